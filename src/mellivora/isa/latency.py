@@ -1,0 +1,140 @@
+"""Engine time of every instruction, in cycles, as a function of its resolved fields and the chip alone.
+
+One formula an instruction, vectorised over rows; the timing simulator, the manual and (through tests) the RTL
+use these and no other. DRAM time is not here: LOAD and STORE give their bursts, `sim.timing` shares them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from mellivora.isa.encoding import R_CONFIG, R_SLOT
+from mellivora.isa.modes import B_DWORDS, B_SCALE_BYTES, BFormat, Func, passes
+
+if TYPE_CHECKING:
+    from mellivora.spec import ChipSpec
+
+Rows = npt.NDArray[np.int64]
+Cost = Callable[[Rows, "ChipSpec"], Rows]
+
+DISPATCH_CYCLES = 1
+SYNC_CYCLES = 1
+DMA_ISSUE_CYCLES = 4
+MATRIX_FILL_CYCLES = 14
+"""Operand read 2, multiply and tree 4, convert and scale 3, FP32 add 3, accumulator write 2."""
+VECTOR_FILL_CYCLES = 10
+"""Operand read 2, two binary stages of 3, write 2."""
+TABLE_FILL_CYCLES = 6
+"""Table read, two multiplications, normalise, round."""
+REDUCE_FILL_CYCLES = 16
+"""Five levels within a chunk of 32 and the merge of chunk results, FP32 adders of 2 cycles, pipelined."""
+QUANT_FILL_CYCLES = 6
+"""Largest exponent of the block, scale, round."""
+
+
+def slot(rows: Rows, index: int) -> Rows:
+    return rows[:, R_SLOT + index]
+
+
+def config(rows: Rows, index: int) -> Rows:
+    return rows[:, R_CONFIG + index]
+
+
+def ceil_div(a: Rows, b: Rows | int) -> Rows:
+    return -(-a // b)
+
+
+def fixed(cycles: int) -> Cost:
+    """A cost that does not depend on the fields."""
+    return lambda rows, chip: np.full(len(rows), cycles, np.int64)
+
+
+def dma(rows: Rows, chip: ChipSpec) -> Rows:
+    """Issue, and one cycle for each piece that is not contiguous in the scratchpad."""
+    pieces = np.ones(len(rows), np.int64)
+    run = slot(rows, 4).copy()
+    for dim in (1, 2, 3):
+        count = slot(rows, 4 + dim)
+        joined = (config(rows, 2 + dim) == run) & (pieces == 1)
+        run = np.where(joined, run * count, run)
+        pieces = np.where(joined, pieces, pieces * count)
+    return DMA_ISSUE_CYCLES + np.where(pieces == 1, 0, pieces)
+
+
+def dma_bursts(rows: Rows, chip: ChipSpec) -> Rows:
+    """DRAM bursts of a LOAD or STORE: runs contiguous in DRAM are joined, each rounded up to whole bursts."""
+    runs = np.ones(len(rows), np.int64)
+    run = slot(rows, 4).copy()
+    for dim in (1, 2, 3):
+        count = slot(rows, 4 + dim)
+        joined = (config(rows, dim - 1) == run) & (runs == 1)
+        run = np.where(joined, run * count, run)
+        runs = np.where(joined, runs, runs * count)
+    return runs * ceil_div(run, chip.dram_burst_bytes)
+
+
+def dma_bytes(rows: Rows) -> Rows:
+    """Bytes that a LOAD or STORE moves."""
+    return slot(rows, 4) * slot(rows, 5) * slot(rows, 6) * slot(rows, 7)
+
+
+def exchange(rows: Rows, chip: ChipSpec) -> Rows:
+    """After the last core arrives: network latency and every core's part through each core's port."""
+    beats = ceil_div(slot(rows, 2) * chip.cores, chip.exchange_bytes_per_cycle)
+    return chip.exchange_latency_cycles + beats
+
+
+def barrier(rows: Rows, chip: ChipSpec) -> Rows:
+    return np.full(len(rows), chip.exchange_latency_cycles, np.int64)
+
+
+def _block_cycles(mode: int, m: Rows) -> tuple[Rows, int]:
+    """Cycles of one k-block for m rows, and of the first weight load that nothing hides."""
+    fmt, a_slices, b_slices = BFormat(mode & 15), mode >> 4 & 3, mode >> 6 & 3
+    load = B_DWORDS[fmt] + (1 if B_SCALE_BYTES[fmt] else 0)
+    total, previous = np.zeros(len(m), np.int64), -1
+    for _, j in passes(a_slices, b_slices):
+        total += np.maximum(m, load if j != previous else 1)
+        previous = j
+    return total, load
+
+
+def matmul(rows: Rows, chip: ChipSpec) -> Rows:
+    """Weights of the next block come in while the rows of this one stream: the longer of the two counts."""
+    cycles = np.full(len(rows), MATRIX_FILL_CYCLES, np.int64)
+    modes = slot(rows, 7)
+    for mode in np.unique(modes):
+        pick = np.flatnonzero(modes == mode)
+        m, blocks = slot(rows, 4)[pick], slot(rows, 5)[pick]
+        block, load = _block_cycles(int(mode) & 1023, m)
+        busy = (m > 0) & (blocks > 0)
+        cycles[pick] += np.where(busy, load + blocks * block, 0)
+    return cycles
+
+
+def _beats(rows: Rows, chip: ChipSpec, row_slot: int, col_slot: int) -> Rows:
+    return slot(rows, row_slot) * ceil_div(slot(rows, col_slot), chip.lanes)
+
+
+def vew(rows: Rows, chip: ChipSpec) -> Rows:
+    func = slot(rows, 6) >> 6 & 15
+    table = (func >= int(Func.EXP2)) & (func <= int(Func.COS))
+    return VECTOR_FILL_CYCLES + np.where(table, TABLE_FILL_CYCLES, 0) + _beats(rows, chip, 4, 5)
+
+
+def vred(rows: Rows, chip: ChipSpec) -> Rows:
+    return VECTOR_FILL_CYCLES + REDUCE_FILL_CYCLES + _beats(rows, chip, 2, 3)
+
+
+def vquant(rows: Rows, chip: ChipSpec) -> Rows:
+    """A block as wide as the row is read twice: once for its scale, once to be rounded."""
+    wide = (slot(rows, 6) >> 3 & 1) + 1
+    return VECTOR_FILL_CYCLES + QUANT_FILL_CYCLES + wide * _beats(rows, chip, 4, 5)
+
+
+def vdeq(rows: Rows, chip: ChipSpec) -> Rows:
+    return VECTOR_FILL_CYCLES + _beats(rows, chip, 3, 4)

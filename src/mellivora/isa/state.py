@@ -1,0 +1,116 @@
+"""What an instruction can see: one core's memories, with every access checked. The meanings in `meaning.py` run on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mellivora.errors import MachineFault
+from mellivora.isa.encoding import ACCUMULATOR_BASE, DRAM_UNIT_BYTES
+from mellivora.isa.modes import Kind
+
+if TYPE_CHECKING:
+    from mellivora.spec import ChipSpec
+
+Bytes = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
+
+FAULTS = {
+    1: "opcode: no such instruction",
+    2: "window: a DRAM access leaves its window",
+    3: "scratchpad: an access leaves the scratchpad or the accumulators",
+    4: "alignment: an FP32 address or stride is not a multiple of 4",
+    5: "shape: a size, format or mode that the engine does not have",
+    6: "semaphore: a count passed its maximum",
+    7: "watchdog: no engine can go on",
+    8: "loop: nesting or length is wrong",
+    9: "parameter: an index past the parameter memory",
+}
+
+
+class Fault(MachineFault):
+    """A fault inside one instruction; the simulator adds core, engine and program counter."""
+
+    def __init__(self, cause: int, detail: str = "") -> None:
+        self.cause = cause
+        super().__init__(f"MV07{cause:02d}", FAULTS[cause], given=detail)
+
+
+@dataclass
+class Core:
+    """Memories of one core. dram is shared; windows are (base, limit) in bytes."""
+
+    chip: ChipSpec
+    dram: Bytes
+    windows: Sequence[tuple[int, int]]
+    core_id: int = 0
+    scratchpad: Bytes = field(init=False)
+    accumulators: Bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scratchpad = np.zeros(self.chip.sram_bytes, np.uint8)
+        self.accumulators = np.zeros(self.chip.accumulator_bytes, np.uint8)
+
+    def tile(self, address: int, rows: int, cols: int, stride: int, dtype: type = np.float32) -> Array:
+        """A writable view [rows, cols] of scratchpad or accumulators; row stride in bytes, checked."""
+        size = np.dtype(dtype).itemsize
+        memory = self.scratchpad
+        if address >= ACCUMULATOR_BASE:
+            address, memory = address - ACCUMULATOR_BASE, self.accumulators
+        if rows <= 0 or cols <= 0:
+            return np.zeros((max(rows, 0), max(cols, 0)), dtype)
+        if size == 4 and (address | stride) & 3:
+            raise Fault(4, f"address {address:#x}, stride {stride}")
+        last = address + (rows - 1) * stride + cols * size
+        if address < 0 or stride < 0 or last > memory.nbytes:
+            raise Fault(3, f"bytes {address:#x}..{last:#x} of {memory.nbytes:#x}")
+        flat = memory[address:last]
+        return np.ndarray((rows, cols), dtype, flat, strides=(stride, size))
+
+    def operand(self, kind: int, value: int, rows: int, cols: int, stride: int) -> F32:
+        """Operand b or c of VECTOR, broadcastable to [rows, cols]."""
+        if kind == Kind.CONST:
+            return np.array([[value & 0xFFFF_FFFF]], np.uint32).view(np.float32)
+        if kind == Kind.ROW:
+            return self.tile(value, rows, 1, stride)
+        if kind == Kind.E8M0:
+            return e8m0_to_f32(self.tile(value, rows, cols, stride, np.uint8))
+        return self.tile(value, rows, cols, stride)
+
+    def dram_runs(self, slots: Sequence[int], config: Sequence[int]) -> tuple[Bytes, Bytes]:
+        """Views [n3, n2, n1, n0] of DRAM and scratchpad for a LOAD or STORE; the window is checked whole."""
+        window, offset, fine, pad, *counts = slots
+        if min(counts) <= 0:
+            return np.zeros(0, np.uint8), np.zeros(0, np.uint8)
+        if not 0 <= window < len(self.windows) or min(config[:6]) < 0:
+            raise Fault(2, f"window {window}, strides {list(config[:6])}")
+        base, limit = self.windows[window]
+        start = offset * DRAM_UNIT_BYTES + fine
+        reach = counts[0] + sum((n - 1) * s for n, s in zip(counts[1:], config[:3], strict=True))
+        if start < 0 or start + reach > limit:
+            raise Fault(2, f"window {window}: bytes {start}..{start + reach} of {limit}")
+        extent = counts[0] + sum((n - 1) * s for n, s in zip(counts[1:], config[3:6], strict=True))
+        if pad < 0 or pad + extent > self.scratchpad.nbytes:
+            raise Fault(3, f"bytes {pad:#x}..{pad + extent:#x} of {self.scratchpad.nbytes:#x}")
+        shape = tuple(counts[::-1])
+        far = np.ndarray(shape, np.uint8, self.dram[base + start :], strides=(*config[2::-1], 1))
+        near = np.ndarray(shape, np.uint8, self.scratchpad[pad:], strides=(*config[5:2:-1], 1))
+        return far, near
+
+
+def e8m0_to_f32(codes: Array) -> F32:
+    """2^(code-127) as FP32: 0 gives the subnormal 2^-127, 255 the canonical NaN."""
+    bits = codes.astype(np.uint32) << 23
+    bits = np.where(codes == 0, np.uint32(0x0040_0000), bits)
+    return np.where(codes == 255, np.uint32(0x7FC0_0000), bits).astype(np.uint32).view(np.float32)
+
+
+def canonical(x: Array) -> F32:
+    """FP32 with every NaN replaced by the one canonical NaN."""
+    x = np.asarray(x, np.float32)
+    return np.where(np.isnan(x), np.uint32(0x7FC0_0000).view(np.float32), x).astype(np.float32)
