@@ -72,7 +72,6 @@ def _op(
 
 
 _u, _b, _DTYPE = r.unary, r.binary, "|".join(DTYPES)
-_f32 = np.float32
 _WINDOW = "kernel:ints strides:ints pads:ints dilations:ints=[] ceil:bool=false"
 _ATTEND = "heads:int kv_heads:int head_dim:int scale:float layer:int window:int=0 softcap:float=0.0"
 _ROPE = "head_dim:int theta:float style:half|interleaved=half rotary_dim:int=0"
@@ -95,48 +94,56 @@ _ROWS = (
     _op("silu",       "x", "", s.same, _u(lambda x: x * r.sigmoid(x)), "x * sigmoid(x)"),
     _op("gelu",       "x", "", s.same, _u(r.gelu),                   "x * Phi(x), by erf"),
     _op("gelu_tanh",  "x", "", s.same, _u(r.gelu_tanh),              "GELU by tanh"),
-    _op("relu",       "x", "", s.same_any, _u(lambda x: np.maximum(x, x.dtype.type(0))), "max(x, 0)"),
+    _op("relu", "x", "", s.same_any, _u(lambda x: np.maximum(x, x.dtype.type(0))), "max(x, 0)"),
     _op("scale",      "x", "factor:float", s.same, r.scale,          "x * factor"),
     _op("softcap",    "x", "cap:float", s.same, r.softcap,           "cap * tanh(x / cap)"),
-    _op("clip",       "x", "low:float=-Infinity high:float=Infinity", s.same_any, r.clip, "into [low, high]"),
+    _op("clip", "x", "low:float=-Infinity high:float=Infinity", s.same_any, r.clip,
+        "into [low, high]"),
     _op("cast",       "x", f"to:{_DTYPE}", s.cast_to, r.cast_to,     "the values in another dtype"),
     # elementwise, broadcast
     _op("add", "a b", "", s.broadcast, _b(np.add),                   "a + b"),
     _op("sub", "a b", "", s.broadcast, _b(np.subtract),              "a - b"),
     _op("mul", "a b", "", s.broadcast, _b(np.multiply),              "a * b"),
-    _op("div", "a b", "", s.broadcast, _b(r.divide),                 "a / b; integers towards zero"),
+    _op("div", "a b", "", s.broadcast, _b(r.divide), "a / b; integers towards zero"),
     _op("max", "a b", "", s.broadcast, _b(np.maximum),               "the larger; bool: or"),
     _op("min", "a b", "", s.broadcast, _b(np.minimum),               "the smaller; bool: and"),
     _op("pow", "a b", "", s.broadcast, _b(np.power),                 "a ** b"),
     _op("compare", "a b", "kind:eq|ne|lt|le|gt|ge", s.compare, r.compare, "a kind b, to bool"),
-    _op("where", "condition a b", "", s.where, lambda _c, _a, x: np.where(x[0], x[1], x[2]), "a or b"),
+    _op("where", "condition a b", "", s.where, lambda _c, _a, x: np.where(x[0], x[1], x[2]),
+        "a or b"),
     # contractions
     _op("matmul", "a b", "", s.matmul, _b(np.matmul),                "[..., m, k] @ [..., k, n]"),
-    _op("linear", "x weight bias?", "", s.linear, r.linear,          "x @ weight.T + bias; weight [n, k]"),
+    _op("linear", "x weight bias?", "", s.linear, r.linear, "x @ weight.T + bias; weight [n, k]"),
     _op("conv", "x weight bias?", "strides:ints pads:ints dilations:ints groups:int=1",
         s.conv, r.conv,                                              "cross-correlation, n-d"),
     _op("attention", "q k v positions", _ATTEND, s.attention, r.attention,
         "causal grouped-query attention; appends k, v to the layer's cache", st=1),
     # windows, reductions, normalisation
     _op("max_pool", "x", _WINDOW, s.pool, r.max_pool,                "largest of each window"),
-    _op("average_pool", "x", _WINDOW + " include_pad:bool=false", s.pool, r.average_pool, "mean of each window"),
-    _op("reduce", "x", "kind:sum|max|min|mean axes:ints keepdims:bool=true", s.reduce, r.reduce, "over axes"),
-    _op("softmax", "x", "axis:int=-1", s.softmax, r.softmax,         "exp(x - max) / sum along axis"),
-    _op("layer_norm", "x gamma beta?", "eps:float", s.layer_norm, r.layer_norm, "over the last axis"),
+    _op("average_pool", "x", _WINDOW + " include_pad:bool=false", s.pool, r.average_pool,
+        "mean of each window"),
+    _op("reduce", "x", "kind:sum|max|min|mean axes:ints keepdims:bool=true", s.reduce, r.reduce,
+        "over axes"),
+    _op("softmax", "x", "axis:int=-1", s.softmax, r.softmax, "exp(x - max) / sum along axis"),
+    _op("layer_norm", "x gamma beta?", "eps:float", s.layer_norm, r.layer_norm,
+        "over the last axis"),
     _op("rms_norm", "x gamma", "eps:float group_size:int=0", s.rms_norm, r.rms_norm,
         "over the last axis, or each group of it"),
-    _op("rope", "x positions freq_factors?", _ROPE, s.rope, r.rope,  "rotary position embedding of whole heads"),
+    _op("rope", "x positions freq_factors?", _ROPE, s.rope, r.rope,
+        "rotary position embedding of whole heads"),
     # movement
-    _op("reshape", "x", "shape:dims", s.reshape, r.reshape,          "same elements, other shape; one -1"),
-    _op("transpose", "x", "perm:ints", s.transpose, r.transpose,     "output axis i is input axis perm[i]"),
+    _op("reshape", "x", "shape:dims", s.reshape, r.reshape, "same elements, other shape; one -1"),
+    _op("transpose", "x", "perm:ints", s.transpose, r.transpose,
+        "output axis i is input axis perm[i]"),
     _op("concat", "x*", "axis:int", s.concat, r.concat,              "joined along axis"),
-    _op("slice", "x", "axes:ints starts:ints stops:ints steps:ints", s.slice_, r.slice_, "x[start:stop:step]"),
-    _op("split", "x", "axis:int sizes:ints", s.split, r.split,       "pieces along axis, an output each"),
-    _op("gather", "x indices", "axis:int=0", s.gather, r.gather,     "x taken at indices along axis"),
+    _op("slice", "x", "axes:ints starts:ints stops:ints steps:ints", s.slice_, r.slice_,
+        "x[start:stop:step]"),
+    _op("split", "x", "axis:int sizes:ints", s.split, r.split, "pieces along axis, an output each"),
+    _op("gather", "x indices", "axis:int=0", s.gather, r.gather, "x taken at indices along axis"),
     _op("embedding", "ids table", "", s.embedding, r.embedding,      "rows of a table, as f32"),
     _op("expand", "x", "shape:dims", s.expand, r.expand,             "broadcast to shape"),
     _op("pad", "x", "pads:ints mode:constant|reflect|edge=constant value:float=0.0",
-        s.pad, r.pad,                                                "begins then ends; negative crops"),
+        s.pad, r.pad, "begins then ends; negative crops"),
 )
 # fmt: on
 OPS: dict[str, OpDef] = {row.name: row for row in _ROWS}
@@ -207,7 +214,7 @@ def complete_attrs(op: str, attrs: dict[str, Any], *, where: str) -> Attrs:
         if value is REQUIRED:
             continue
         if isinstance(value, np.generic):
-            value = value.item()
+            value = cast("Any", value.item())
         if isinstance(value, tuple):
             items = cast("tuple[Any, ...]", value)
             value = tuple(i.item() if isinstance(i, np.generic) else i for i in items)
@@ -253,8 +260,6 @@ def markdown_table() -> str:
             kind = "dtype" if attr.choices == tuple(DTYPES) else " / ".join(attr.choices)
             default = "" if attr.default is REQUIRED else f" = {json.dumps(attr.default)}"
             attrs.append(f"{attr.name}: {kind or attr.kind}{default}")
-        operands = ", ".join(row.operands)
-        lines.append(
-            f"| `{row.name}` | {operands} | {'; '.join(attrs)} | {row.doc.replace('|', chr(92) + '|')} |"
-        )
+        cells = (f"`{row.name}`", ", ".join(row.operands), "; ".join(attrs), row.doc)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"

@@ -32,7 +32,7 @@ class Precision:
 
     def __init__(self, linear: Linear | None = None) -> None:
         if linear is not None:
-            self.linear = linear
+            setattr(self, "linear", linear)  # noqa: B010 - shadows the method, on purpose
 
     def linear(self, x: Array, weight: Array | Quantised) -> Array:
         """x @ weight.T."""
@@ -321,7 +321,7 @@ def layer_norm(_c: Context, attrs: Attrs, x: Operands) -> Array:
     wide = x[0].astype(np.float32, copy=False)
     centred = wide - wide.mean(axis=-1, keepdims=True)
     variance = np.mean(centred * centred, axis=-1, keepdims=True)
-    y = centred / np.sqrt(variance + np.float32(attrs["eps"])) * as_f32(x[1])
+    y = centred / np.sqrt(variance + np.float32(cast("float", attrs["eps"]))) * as_f32(x[1])
     return (y if x[2] is None else y + as_f32(x[2])).astype(x[0].dtype, copy=False)
 
 
@@ -331,7 +331,7 @@ def rms_norm(_c: Context, attrs: Attrs, x: Operands) -> Array:
     wide = x[0].astype(np.float32, copy=False)
     wide = wide.reshape(*wide.shape[:-1], wide.shape[-1] // group if group else 1, group)
     mean = np.mean(wide * wide, axis=-1, keepdims=True) if group else np.float32(0)
-    y = wide / np.sqrt(mean + np.float32(attrs["eps"])) * as_f32(x[1])
+    y = wide / np.sqrt(mean + np.float32(cast("float", attrs["eps"]))) * as_f32(x[1])
     return y.reshape(x[0].shape).astype(x[0].dtype, copy=False)
 
 
@@ -430,6 +430,7 @@ def pad(_c: Context, attrs: Attrs, x: Operands) -> Array:
     else:
         array = np.pad(array, widths, mode=cast("Any", mode))
     crop = [
-        slice(max(-pads[i], 0), size - max(-pads[rank + i], 0)) for i, size in enumerate(array.shape)
+        slice(max(-pads[i], 0), size - max(-pads[rank + i], 0))
+        for i, size in enumerate(array.shape)
     ]
     return array[tuple(crop)]

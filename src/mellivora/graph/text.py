@@ -68,9 +68,7 @@ def to_text(graph: Graph) -> str:
     lines += [f"input {_value(graph.values[name])}" for name in graph.inputs]
     for name, tensor in graph.params.items():
         fmt = param_format(tensor)
-        lines.append(
-            f"param {_value(graph.values[name])}" + ("" if fmt in DTYPES else f" {fmt}")
-        )
+        lines.append(f"param {_value(graph.values[name])}" + ("" if fmt in DTYPES else f" {fmt}"))
     lines += [_node(graph, node) for node in graph.nodes]
     lines += [f"output {_name(name)}" for name in graph.outputs]
     return "\n".join(lines) + "\n"
@@ -168,9 +166,7 @@ class _Line:
             if not isinstance(given, dict):
                 self.fail("attributes as a JSON object")
             for key, value in cast("dict[str, Any]", given).items():
-                attrs[key] = (
-                    tuple(cast("list[Any]", value)) if isinstance(value, list) else value
-                )
+                attrs[key] = tuple(cast("list[Any]", value)) if isinstance(value, list) else value
         return Node(op, tuple(operands), tuple(v.name for v in results), attrs), results
 
 

@@ -1,25 +1,25 @@
 """The law of the graph. `verify` is run on what every frontend makes and after every pass.
 
-    MV0301  a node or output names a value that nothing defines
-    MV0302  a value is defined twice
-    MV0303  no such operation
-    MV0304  wrong number of operands or results
-    MV0305  an attribute is missing or unknown
-    MV0306  an attribute has the wrong type or value
-    MV0307  a shape rule is broken
-    MV0308  a dtype rule is broken
-    MV0309  a recorded value is not what its node makes
-    MV0310  a parameter is not used
-    MV0311  a parameter's record differs from its tensor
-    MV0312  outputs: none, or one named twice
-    MV0313  a node reads a value made later: a cycle, or the wrong order
-    MV0314  a name, dtype or dimension is malformed
-    MV0315  the text form does not parse            (text.py)
-    MV0316  a run's inputs do not fit               (interpret.py)
-    MV0317  a parameter has no data                 (ir.py)
-    MV0318  an index lies outside its table         (interpret.py)
-    MV0319  a symbol is bound by no input
-    MV0320  a recorded value belongs to nothing
+MV0301  a node or output names a value that nothing defines
+MV0302  a value is defined twice
+MV0303  no such operation
+MV0304  wrong number of operands or results
+MV0305  an attribute is missing or unknown
+MV0306  an attribute has the wrong type or value
+MV0307  a shape rule is broken
+MV0308  a dtype rule is broken
+MV0309  a recorded value is not what its node makes
+MV0310  a parameter is not used
+MV0311  a parameter's record differs from its tensor
+MV0312  outputs: none, or one named twice
+MV0313  a node reads a value made later: a cycle, or the wrong order
+MV0314  a name, dtype or dimension is malformed
+MV0315  the text form does not parse            (text.py)
+MV0316  a run's inputs do not fit               (interpret.py)
+MV0317  a parameter has no data                 (ir.py)
+MV0318  an index lies outside its table         (interpret.py)
+MV0319  a symbol is bound by no input
+MV0320  a recorded value belongs to nothing
 """
 
 from __future__ import annotations
