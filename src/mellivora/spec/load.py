@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from mellivora.errors import SpecError
 from mellivora.spec.chip import ChipError, ChipSpec, path_of, rules, unknown_key, value_faults
-from mellivora.spec.rules import Fault, show
+from mellivora.spec.rules import Fault
 
 _PRESETS = Path(__file__).parent / "presets"
 _REQUIRED = tuple(field.name for field in fields(ChipSpec) if field.default is MISSING)
@@ -74,9 +74,7 @@ def parse_chip(text: str, *, where: str = "text") -> ChipSpec:
         if name not in values:
             what, allowed = "the key is missing", rules()[name].allowed()
             faults.append(
-                Fault(
-                    code="MV0104", what=what, path=path_of(name), given="nothing", allowed=allowed
-                )
+                Fault(code="MV0104", what=what, path=path_of(name), given="", allowed=allowed)
             )
     faults += value_faults(values)
     if faults:
@@ -95,5 +93,5 @@ def _flatten(tables: dict[str, Any], sections: set[str]) -> list[tuple[str, obje
             inner = cast("dict[str, object]", value)
             pairs += [(f"{key}.{name}", item) for name, item in inner.items()]
         else:
-            pairs.append((key, value if not isinstance(value, dict) else show("a table")))
+            pairs.append((key, value))
     return pairs

@@ -22,7 +22,8 @@ class Fault:
 
     def line(self) -> str:
         """The fault on one line, for a list of several."""
-        return f"{self.code} {self.path} = {self.given}: {self.what}; allowed: {self.allowed}"
+        given = f" = {self.given}" if self.given else ""
+        return f"{self.code} {self.path}{given}: {self.what}; allowed: {self.allowed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,18 @@ class Rule:
         return value
 
 
+_KINDS: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a fraction",
+    str: "text",
+    list: "a list",
+    dict: "a table",
+}
+
+
 def _wrong_type(path: str, value: object, allowed: str) -> Fault:
-    what = f"a value of type {type(value).__name__} does not fit here"
+    what = f"{_KINDS.get(type(value), 'this kind of value')} does not fit here"
     return Fault(code="MV0105", what=what, path=path, given=show(value), allowed=allowed)
 
 
@@ -187,4 +198,6 @@ def show(value: object) -> str:
         return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(show(item) for item in cast("list[object]", value)) + "]"
+    if isinstance(value, dict):
+        return "{...}"
     return "absent" if value is None else str(value)
