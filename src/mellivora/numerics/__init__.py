@@ -8,6 +8,45 @@ functions  exp2 log2 recip rsqrt sin_turns cos_turns        matmul     what MATR
 
 from mellivora.numerics.block import BlockTensor
 from mellivora.numerics.formats import BLOCK, FORMATS, Format, format_of
+from mellivora.numerics.fp32 import (
+    add,
+    canonical,
+    from_bf16,
+    from_f16,
+    from_int,
+    maximum,
+    minimum,
+    mul,
+    sub,
+    to_bf16,
+    to_f16,
+)
+from mellivora.numerics.matmul import block_matmul, int_matmul, passes
 from mellivora.numerics.quantize import quantize
+from mellivora.numerics.reduce import tree_max, tree_sum, tree_sumsq
 
-__all__ = ["BLOCK", "FORMATS", "BlockTensor", "Format", "format_of", "quantize"]
+__all__ = [
+    "BLOCK",
+    "FORMATS",
+    "BlockTensor",
+    "Format",
+    "add",
+    "block_matmul",
+    "canonical",
+    "format_of",
+    "from_bf16",
+    "from_f16",
+    "from_int",
+    "int_matmul",
+    "maximum",
+    "minimum",
+    "mul",
+    "passes",
+    "quantize",
+    "sub",
+    "to_bf16",
+    "to_f16",
+    "tree_max",
+    "tree_sum",
+    "tree_sumsq",
+]

@@ -17,8 +17,10 @@ AnyArray = npt.NDArray[Any]
 CANONICAL_NAN = np.uint32(0x7FC00000).view(np.float32)
 
 # [exponent + 512] -> 2^exponent in float32; 0 below 2^-149, infinity above 2^127.
-_POWERS: F32 = np.array([2.0**e if -149 <= e < 128 else 0.0 if e < 0 else np.inf
-                         for e in range(-512, 513)], dtype=np.float32)  # fmt: skip
+_POWERS: F32 = np.array(
+    [2.0**e if -149 <= e < 128 else 0.0 if e < 0 else np.inf for e in range(-512, 513)],
+    dtype=np.float32,
+)
 
 
 def power_of_two(exponents: AnyArray) -> F32:
@@ -66,17 +68,26 @@ class BlockTensor:
             wanted = np.dtype(np.int32 if fmt.is_row_scaled else np.float16)
             _expect("MV0684", "offsets", self.offsets, (rows, blocks), wanted)
         elif self.offsets is not None:
-            raise IsaError("MV0684", f"format {self.fmt} has no offsets", where="offsets",
-                           given=f"array of shape {self.offsets.shape}", allowed="None",
-                           hint="Drop the offsets, or use q4_1 or uint8.")  # fmt: skip
+            raise IsaError(
+                "MV0684",
+                f"format {self.fmt} has no offsets",
+                where="offsets",
+                given=f"array of shape {self.offsets.shape}",
+                allowed="None",
+                hint="Drop the offsets, or use q4_1 or uint8.",
+            )
         narrow = (fmt.code_min, fmt.code_max) not in ((-128, 127), (0, 255)) and fmt.slices == 1
         if narrow and fmt.name != "mxint8" and self.codes.size:
             low, high = int(self.codes.min()), int(self.codes.max())
             if low < fmt.code_min or high > fmt.code_max:
-                raise IsaError("MV0685", "codes outside the range of their format",
-                               where=self.fmt, given=f"{low} to {high}",
-                               allowed=f"{fmt.code_min} to {fmt.code_max}",
-                               hint="Unpack or quantise the codes again.")  # fmt: skip
+                raise IsaError(
+                    "MV0685",
+                    "codes outside the range of their format",
+                    where=self.fmt,
+                    given=f"{low} to {high}",
+                    allowed=f"{fmt.code_min} to {fmt.code_max}",
+                    hint="Unpack or quantise the codes again.",
+                )
 
     def __repr__(self) -> str:
         return f"BlockTensor({self.fmt!r}, {self.shape})"
@@ -147,19 +158,27 @@ class BlockTensor:
         Raises IsaError MV0681 (k not a multiple of 32), MV0686 (length), MV0687 (format).
         """
         if fmt not in ("q8_0", "q4_0", "q4_1"):
-            raise IsaError("MV0687", "format has no raw GGUF block layout here", given=fmt,
-                           allowed="q8_0, q4_0, q4_1",
-                           hint="Dequantise the tensor, then quantise it to an allowed format.")  # fmt: skip
+            raise IsaError(
+                "MV0687",
+                "format has no raw GGUF block layout here",
+                given=fmt,
+                allowed="q8_0, q4_0, q4_1",
+                hint="Dequantise the tensor, then quantise it to an allowed format.",
+            )
         spec = format_of(fmt)
         check_shape(spec, (rows, k))
         data = np.frombuffer(raw, np.uint8) if isinstance(raw, bytes) else raw
         data = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         blocks, block_bytes = rows * (k // BLOCK), spec.bytes_per_block()
         if data.size != blocks * block_bytes:
-            raise IsaError("MV0686", "raw GGUF blocks have the wrong length", where=fmt,
-                           given=f"{data.size} bytes for [{rows}, {k}]",
-                           allowed=f"{blocks * block_bytes} bytes ({block_bytes} a block)",
-                           hint="Check the shape, or fetch the file again: it may be cut.")  # fmt: skip
+            raise IsaError(
+                "MV0686",
+                "raw GGUF blocks have the wrong length",
+                where=fmt,
+                given=f"{data.size} bytes for [{rows}, {k}]",
+                allowed=f"{blocks * block_bytes} bytes ({block_bytes} a block)",
+                hint="Check the shape, or fetch the file again: it may be cut.",
+            )
         data = data.reshape(blocks, block_bytes)
         head = spec.scale_bytes
         halves = np.ascontiguousarray(data[:, :head]).view(np.float16)
@@ -184,10 +203,14 @@ class BlockTensor:
 def check_shape(fmt: Format, shape: tuple[int, ...]) -> None:
     """Raise IsaError MV0681 unless shape is [rows, k] with k a multiple of the block."""
     if len(shape) != 2 or min(shape) < 0 or (fmt.block > 1 and shape[1] % fmt.block):
-        raise IsaError("MV0681", "shape does not divide into blocks", where=fmt.name,
-                       given=str(tuple(shape)),
-                       allowed=f"[rows, k], k a multiple of {max(fmt.block, 1)}",
-                       hint="Reshape to two dimensions and pad k with zeros.")  # fmt: skip
+        raise IsaError(
+            "MV0681",
+            "shape does not divide into blocks",
+            where=fmt.name,
+            given=str(tuple(shape)),
+            allowed=f"[rows, k], k a multiple of {max(fmt.block, 1)}",
+            hint="Reshape to two dimensions and pad k with zeros.",
+        )
 
 
 def _expect(
@@ -195,5 +218,11 @@ def _expect(
 ) -> None:
     if array is None or array.shape != shape or array.dtype != dtype:
         given = "None" if array is None else f"{array.dtype} {array.shape}"
-        raise IsaError(code, f"{part} do not fit the tensor", where=part, given=given,
-                       allowed=f"{dtype} {shape}", hint=f"Build the {part} as allowed.")  # fmt: skip
+        raise IsaError(
+            code,
+            f"{part} do not fit the tensor",
+            where=part,
+            given=given,
+            allowed=f"{dtype} {shape}",
+            hint=f"Build the {part} as allowed.",
+        )

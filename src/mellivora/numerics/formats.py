@@ -22,8 +22,8 @@ Where the outside world disagrees, and what we chose:
     FP32 to E5M2, beyond 57,344    infinity    (none)     infinity     saturates to 57,344, but an
                                                                        infinity stays infinite
     FP32 to E4M3, infinity         NaN         (none)     NaN          NaN
-    NaN payload and sign           kept        kept       kept, some   one canonical NaN: 0x7FC00000,
-                                                                       0x7E00, 0x7FC0, 0x7F
+    NaN payload and sign           kept        kept       kept         one canonical NaN: 0x7FC00000
+                                                                       (0x7E00, 0x7FC0, 0x7F)
     E2M3, E2M1: NaN                -0, or max  (none)     (none)       the block's scale says NaN
     max(-0, +0)                    --          either     either       the second operand
 """
@@ -96,8 +96,20 @@ class Format:
         return rows * (k // self.block) * self.bytes_per_block()
 
 
-def _e8m0(name: str, frac_bits: int, code_max: int, **more: int) -> Format:
-    return Format(name=name, scale="e8m0", frac_bits=frac_bits, code_max=code_max, **more)
+def _e8m0(name: str, frac_bits: int, *, slices: int = 1) -> Format:
+    return Format(name=name, scale="e8m0", frac_bits=frac_bits, slices=slices)
+
+
+def _mx_float(name: str, frac_bits: int, *, code_bits: int, largest: int) -> Format:
+    return Format(
+        name=name,
+        scale="e8m0",
+        frac_bits=frac_bits,
+        code_bits=code_bits,
+        emax=2,
+        code_min=-largest,
+        code_max=largest,
+    )
 
 
 FORMATS: dict[str, Format] = {
@@ -106,12 +118,12 @@ FORMATS: dict[str, Format] = {
         Format(name="f32", block=1, code_bits=32),
         Format(name="f16", block=1, code_bits=16),
         Format(name="bf16", block=1, code_bits=16),
-        _e8m0("mxint8", 6, 127),
-        _e8m0("x2", 6, 127, slices=2),
-        _e8m0("x3", 6, 127, slices=3),
-        # E2M3 elements times 8 and E2M1 elements times 2 are integers: that is how MATRIX sees them.
-        _e8m0("mxfp6", 3, 60, code_bits=6, emax=2, code_min=-60),
-        _e8m0("mxfp4", 1, 12, code_bits=4, emax=2, code_min=-12),
+        _e8m0("mxint8", 6),
+        _e8m0("x2", 6, slices=2),
+        _e8m0("x3", 6, slices=3),
+        # E2M3 elements times 8 and E2M1 times 2 are integers: that is how MATRIX sees them.
+        _mx_float("mxfp6", 3, code_bits=6, largest=60),
+        _mx_float("mxfp4", 1, code_bits=4, largest=12),
         Format(name="int8", block=0, scale="f32"),
         Format(
             name="uint8",
