@@ -84,7 +84,7 @@ def dma_bytes(rows: Rows) -> Rows:
 
 def exchange(rows: Rows, chip: ChipSpec) -> Rows:
     """After the last core arrives: network latency and every core's part through each core's port."""
-    beats = ceil_div(slot(rows, 2) * chip.cores, chip.exchange_bytes_per_cycle)
+    beats = ceil_div(slot(rows, 2) * slot(rows, 4) * chip.cores, chip.exchange_bytes_per_cycle)
     return chip.exchange_latency_cycles + beats
 
 
@@ -92,27 +92,27 @@ def barrier(rows: Rows, chip: ChipSpec) -> Rows:
     return np.full(len(rows), chip.exchange_latency_cycles, np.int64)
 
 
-def _block_cycles(mode: int, m: Rows) -> tuple[Rows, int]:
-    """Cycles of one k-block for m rows, and of the first weight load that nothing hides."""
-    fmt, a_slices, b_slices = BFormat(mode & 15), mode >> 4 & 3, mode >> 6 & 3
-    load = B_DWORDS[fmt] + (1 if B_SCALE_BYTES[fmt] else 0)
-    total, previous = np.zeros(len(m), np.int64), -1
-    for _, j in passes(a_slices, b_slices):
-        total += np.maximum(m, load if j != previous else 1)
-        previous = j
-    return total, load
+def _load_cycles(fmt: BFormat, pitch: Rows, chip: ChipSpec) -> Rows:
+    """Cycles to bring one block of one slice to the columns; ROWS takes up to four k-rows a cycle where they fit."""
+    if fmt == BFormat.ROWS:
+        rows_a_cycle = np.clip(chip.columns // np.maximum(pitch, 1), 1, 4)
+        return ceil_div(np.full(len(pitch), 32, np.int64), rows_a_cycle)
+    return np.full(len(pitch), B_DWORDS[fmt] + (1 if B_SCALE_BYTES[fmt] else 0), np.int64)
 
 
 def matmul(rows: Rows, chip: ChipSpec) -> Rows:
     """Weights of the next block come in while the rows of this one stream: the longer of the two counts."""
     cycles = np.full(len(rows), MATRIX_FILL_CYCLES, np.int64)
-    modes = slot(rows, 7)
+    modes = slot(rows, 7) & 255
     for mode in np.unique(modes):
         pick = np.flatnonzero(modes == mode)
         m, blocks = slot(rows, 4)[pick], slot(rows, 5)[pick]
-        block, load = _block_cycles(int(mode) & 1023, m)
-        busy = (m > 0) & (blocks > 0)
-        cycles[pick] += np.where(busy, load + blocks * block, 0)
+        load = _load_cycles(BFormat(mode & 15), config(rows, 3)[pick], chip)
+        block, previous = np.zeros(len(pick), np.int64), -1
+        for _, j in passes(int(mode) >> 4 & 3, int(mode) >> 6 & 3):
+            block += np.maximum(m, load if j != previous else 1)
+            previous = j
+        cycles[pick] += np.where((m > 0) & (blocks > 0), load + blocks * block, 0)
     return cycles
 
 

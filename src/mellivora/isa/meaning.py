@@ -32,13 +32,13 @@ def store(core: Core, o: Ints, c: Ints) -> None:
 
 
 def exchange(cores: Sequence[Core], o: Sequence[Ints]) -> None:
-    """All cores together: part i of every destination becomes core i's source."""
-    parts = [core.tile(s[1], 1, s[2], s[2], np.uint8).copy() for core, s in zip(cores, o, strict=True)]
+    """All cores together: part i of every destination row becomes that row of core i's source."""
+    parts = [core.tile(s[1], s[4], s[2], s[6], np.uint8).copy() for core, s in zip(cores, o, strict=True)]
     for core, s in zip(cores, o, strict=True):
         for index, part in enumerate(parts):
-            if part.shape[1] != s[2]:
+            if part.shape != (max(s[4], 0), max(s[2], 0)):
                 raise Fault(5, "cores exchange different sizes")
-            core.tile(s[0] + index * s[3], 1, s[2], s[2], np.uint8)[...] = part
+            core.tile(s[0] + index * s[3], s[4], s[2], s[5], np.uint8)[...] = part
 
 
 # ---------------------------------------------------------------------------------------------- MATRIX

@@ -76,9 +76,9 @@ TABLE: tuple[Instruction, ...] = (
     _sync("lsync", 0x22, LOAD),
     Instruction("store", 0x30, STORE, DMA_SLOTS, "LOAD the other way round.",
         meaning.store, latency.dma, DMA_CONFIG),
-    Instruction("exch", 0x31, STORE, ("dst", "src", "bytes", "dst_stride"),
-        "All-gather: starts when the last core has come to it; then in every core the bytes at "
-        "dst + i*dst_stride are those that core i has at src.", None, latency.exchange),
+    Instruction("exch", 0x31, STORE, ("dst", "src", "bytes", "dst_stride", "rows", "dst_row", "src_row"),
+        "All-gather: starts when the last core has come to it; then in every core, for each row r, the bytes at "
+        "dst + r*dst_row + i*dst_stride are those that core i has at src + r*src_row.", None, latency.exchange),
     Instruction("barrier", 0x32, STORE, (), "Ends when every core has come to it.", None, latency.barrier),
     _sync("ssync", 0x33, STORE),
     Instruction("matmul", 0x40, MATRIX, ("acc_row", "a", "a_scale", "b", "m", "blocks", "n", "mode"),
