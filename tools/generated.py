@@ -33,7 +33,7 @@ GENERATORS = [
 
 
 def differences(generators: list[Generator] | None = None, root: Path = ROOT) -> dict[str, str]:
-    """{path: what is wrong} for each file that is missing, stale or in an owned folder by mistake."""
+    """{path: what is wrong}: files missing, stale, or in an owned folder by mistake."""
     wrong: dict[str, str] = {}
     for generator in GENERATORS if generators is None else generators:
         pages = generator.pages()

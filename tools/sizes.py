@@ -1,4 +1,4 @@
-"""Prints the size of each part and refuses source files too long for one concept. Run: tools/sizes.py"""
+"""Prints the size of each part; refuses files too long for one concept. Run: tools/sizes.py"""
 
 from __future__ import annotations
 

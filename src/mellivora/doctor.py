@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mellivora.native.build import cache_dir
+
 PACKAGES = {  # by purpose, as in pyproject.toml; "" is what `mellivora run` needs
     "": ("numpy", "safetensors", "tokenizers", "jinja2", "gguf", "plotly", "perfetto"),
     "torch": ("torch",),
@@ -48,14 +50,6 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """The finding for --json."""
         return dataclasses.asdict(self)
-
-
-def cache_dir() -> Path:
-    """Where compiled kernels, packed weights and programs are kept: $MELLIVORA_CACHE or XDG's."""
-    own = os.environ.get("MELLIVORA_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mellivora"
 
 
 def examine() -> list[Finding]:
@@ -100,19 +94,20 @@ def _model() -> Finding:
 
 
 def _compiler() -> Finding:
-    words = os.environ.get("CXX", "g++").split()
-    command = shutil.which(words[0]) if words else None
-    found = "not found"
-    if command:
-        try:
-            reply = subprocess.run(
-                [command, "--version"], capture_output=True, text=True, timeout=10, check=True
-            )
-            found = reply.stdout.partition("\n")[0]
-        except (OSError, subprocess.SubprocessError) as error:
-            command, found = None, f"{words[0]} does not run: {error}"
-    hint = "install a C++17 compiler, such as g++, or name one in CXX"
-    return Finding(name="C++ compiler", found=found, ok=command is not None, hint=hint)
+    found, ok = "not found", False
+    for name in (os.environ.get("CXX", ""), "g++", "c++", "clang++"):  # as native/build.py looks
+        command = shutil.which(name) if name else None
+        if command:
+            try:
+                reply = subprocess.run(
+                    [command, "--version"], capture_output=True, text=True, timeout=10, check=True
+                )
+                found, ok = reply.stdout.partition("\n")[0], True
+            except (OSError, subprocess.SubprocessError) as error:
+                found = f"{command} does not run: {error}"
+            break
+    hint = "install a C++17 compiler (Debian, Ubuntu: apt install g++), or name one in CXX"
+    return Finding(name="C++ compiler", found=found, ok=ok, hint=hint)
 
 
 def _read(path: str) -> str:

@@ -36,6 +36,7 @@ DRAM_KINDS = ("LPDDR5X", "GDDR7", "DDR5", "HBM3", "none")
 PASSES = {1: 1, 2: 3, 3: 6}
 """MATRIX passes of a product whose two operands both have this many 8-bit slices."""
 
+DID_YOU_MEAN = "did you mean {}?"
 _OPERAND_BITS = {"x2": 16, "x3": 24, "mxfp6": 6, "mxfp4": 4, "int4": 4, "q4_0": 4, "q4_1": 4}
 _OPERAND_SLICES = {"x2": 2, "x3": 3}
 _TERM_LIMIT = 1 << 20  # the DRAM arbiter counts in num/den; both must stay far below 2^31
@@ -306,6 +307,6 @@ def unknown_key(path: str, value: object) -> Fault:
 
     key = path.rpartition(".")[2]
     near = difflib.get_close_matches(key, rules(), n=1, cutoff=0.5)
-    allowed = f"did you mean {path_of(near[0])}?" if near else "the keys of the presets"
+    allowed = DID_YOU_MEAN.format(path_of(near[0])) if near else "the keys of the presets"
     what = "a chip has no such key"
     return Fault(code="MV0103", what=what, path=path, given=show(value), allowed=allowed)

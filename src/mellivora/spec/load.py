@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from mellivora.errors import SpecError
-from mellivora.spec.chip import ChipError, ChipSpec, path_of, rules, unknown_key, value_faults
+from mellivora.spec.chip import (
+    DID_YOU_MEAN,
+    ChipError,
+    ChipSpec,
+    path_of,
+    rules,
+    unknown_key,
+    value_faults,
+)
 from mellivora.spec.rules import Fault
 
 _PRESETS = Path(__file__).parent / "presets"
@@ -70,8 +78,9 @@ def parse_chip(text: str, *, where: str = "text") -> ChipSpec:
             values[name] = value
         else:
             faults.append(unknown_key(path, value))
+    meant = {fault.allowed for fault in faults}  # one typo is one fault, not a missing key as well
     for name in _REQUIRED:
-        if name not in values:
+        if name not in values and DID_YOU_MEAN.format(path_of(name)) not in meant:
             what, allowed = "the key is missing", rules()[name].allowed()
             faults.append(
                 Fault(code="MV0104", what=what, path=path_of(name), given="", allowed=allowed)

@@ -66,6 +66,11 @@ def _out_of_range(path: str, value: object, allowed: str) -> Fault:
     return Fault(code="MV0106", what=what, path=path, given=show(value), allowed=allowed)
 
 
+def _unknown_word(path: str, value: object, allowed: str) -> Fault:
+    what = "the word is not known"
+    return Fault(code="MV0107", what=what, path=path, given=show(value), allowed=allowed)
+
+
 @dataclass(frozen=True, slots=True)
 class Whole(Rule):
     """A whole number from low to high, a multiple of `step`, a power of two if `power_of_two`."""
@@ -161,8 +166,7 @@ class Choice(Rule):
             return _wrong_type(path, value, self.allowed())
         if value in self.words:
             return None
-        what = "the word is not known"
-        return Fault(code="MV0107", what=what, path=path, given=show(value), allowed=self.allowed())
+        return _unknown_word(path, value, self.allowed())
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +183,11 @@ class Choices(Rule):
             return _wrong_type(path, value, self.allowed())
         items = list(cast("list[object]", value))
         strange = [item for item in items if item not in self.words]
-        if items and not strange and len(set(items)) == len(items):
+        if strange:
+            return _unknown_word(path, strange[0] if len(strange) == 1 else strange, self.allowed())
+        if items and len(set(items)) == len(items):
             return None
-        what = "the list is empty, repeats a word or has one that is not known"
+        what = "the list is empty or repeats a word"
         return Fault(code="MV0108", what=what, path=path, given=show(items), allowed=self.allowed())
 
     def normal(self, value: object) -> object:
