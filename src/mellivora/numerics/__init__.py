@@ -21,6 +21,15 @@ from mellivora.numerics.fp32 import (
     to_bf16,
     to_f16,
 )
+from mellivora.numerics.functions import (
+    cos_turns,
+    cpp_tables,
+    exp2,
+    log2,
+    recip,
+    rsqrt,
+    sin_turns,
+)
 from mellivora.numerics.matmul import block_matmul, int_matmul, passes
 from mellivora.numerics.quantize import quantize
 from mellivora.numerics.reduce import tree_max, tree_sum, tree_sumsq
@@ -33,16 +42,23 @@ __all__ = [
     "add",
     "block_matmul",
     "canonical",
+    "cos_turns",
+    "cpp_tables",
+    "exp2",
     "format_of",
     "from_bf16",
     "from_f16",
     "from_int",
     "int_matmul",
+    "log2",
     "maximum",
     "minimum",
     "mul",
     "passes",
     "quantize",
+    "recip",
+    "rsqrt",
+    "sin_turns",
     "sub",
     "to_bf16",
     "to_f16",
