@@ -190,8 +190,12 @@ def _split(name: str) -> tuple[str, str, bool]:
 def _load_gguf(path: Path, shapes_format: str | None, convert_to: str) -> LanguageModel:
     file = GgufFile(path)
     config = config_from_gguf(file.metadata, file.tensors, str(path))
-    tokenizer = tokenizer_from_gguf(file.metadata, str(path))
     notes: list[str] = []
+    tokenizer = None
+    if file.metadata.get("tokenizer.ggml.model", "no_vocab") not in ("no_vocab", "none"):
+        tokenizer = tokenizer_from_gguf(file.metadata, str(path))
+    else:
+        notes.append("no tokenizer in the file: the model takes and gives token ids only")
     if shapes_format is not None:
         graph = shape_model(config, weight_format=shapes_format, name=path.stem)
     else:

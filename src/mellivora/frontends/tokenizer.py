@@ -59,9 +59,9 @@ class Tokenizer:
         self._added = {id_: token.content.encode() for id_, token in added.items()}
         self._style, self._strip_first_space = _decoder_style(backend)
         self._lock = threading.Lock()
-        self._chat = chat_template and ChatTemplate(
-            chat_template, bos_token=self._text_of(bos_id), eos_token=self._text_of(self.eos_id)
-        )
+        bos, eos = self._text_of(bos_id), self._text_of(self.eos_id)
+        source = chat_template or ""
+        self._chat = ChatTemplate(source, bos_token=bos, eos_token=eos) if source else None
 
     @property
     def eos_id(self) -> int | None:
@@ -117,7 +117,7 @@ class Tokenizer:
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
     ) -> str:
         """The prompt of a conversation. Raises ModelError MV0242 (no template) to MV0244."""
-        if not self._chat:
+        if self._chat is None:
             raise ModelError(
                 "MV0242",
                 "the model has no chat template",
@@ -166,9 +166,11 @@ def _scrubbed(text: str) -> str:
 
 def _decoder_style(backend: Any) -> tuple[str, bool]:
     """How tokens spell bytes, and whether a text's first space is a mark. ModelError MV0241."""
-    decoder = json.loads(backend.decoder.__getstate__()) if backend.decoder else {"type": "none"}
-    parts = decoder.get("decoders", [decoder])
-    kinds = {part["type"] for part in parts}
+    decoder: dict[str, Any] = {"type": "none"}
+    if backend.decoder:
+        decoder = json.loads(backend.decoder.__getstate__())
+    parts: list[dict[str, Any]] = decoder.get("decoders", [decoder])
+    kinds = {str(part["type"]) for part in parts}
     if "ByteLevel" in kinds:
         return "byte_level", False
     if kinds & {"ByteFallback", "Metaspace"}:

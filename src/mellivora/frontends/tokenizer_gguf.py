@@ -15,6 +15,7 @@ import numpy as np
 from mellivora.errors import ModelError
 from mellivora.frontends.tokenizer import SPACE_MARK, Tokenizer
 
+MAX_PIECE_CHARS = 256  # of a token that merges can make; real ones have at most a few dozen
 _CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>")
 
@@ -67,7 +68,7 @@ def _byte_level(metadata: Mapping[str, Any], tokens: list[str], where: str) -> A
     backend = Tokenizer(_model(models.BPE, where, vocab=vocabulary, merges=merges))
     if pre in _SPLITS:
         split = pre_tokenizers.Split(Regex(_SPLITS[pre]), behavior="isolated")
-        steps = [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        steps: list[Any] = [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     else:
         steps = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
         if pre == "smollm":
@@ -115,7 +116,7 @@ def _merges_by_score(vocabulary: Mapping[str, int], scores: np.ndarray) -> list[
     """Every way to make a token of two others, best score first, then shortest left part's id."""
     found: list[tuple[float, int, int, str, str]] = []
     for token, index in vocabulary.items():
-        for cut in range(1, len(token)):
+        for cut in range(1, len(token) if len(token) <= MAX_PIECE_CHARS else 0):
             left, right = token[:cut], token[cut:]
             if left in vocabulary and right in vocabulary:
                 order = (-float(scores[index]), vocabulary[left], vocabulary[right])
