@@ -8,6 +8,7 @@ functions  exp2 log2 recip rsqrt sin_turns cos_turns        matmul     what MATR
 
 from mellivora.numerics.block import BlockTensor
 from mellivora.numerics.formats import BLOCK, FORMATS, Format, format_of
+from mellivora.numerics.fp8 import from_fp8, to_fp8
 from mellivora.numerics.fp32 import (
     add,
     canonical,
@@ -48,6 +49,7 @@ __all__ = [
     "format_of",
     "from_bf16",
     "from_f16",
+    "from_fp8",
     "from_int",
     "int_matmul",
     "log2",
@@ -62,6 +64,7 @@ __all__ = [
     "sub",
     "to_bf16",
     "to_f16",
+    "to_fp8",
     "tree_max",
     "tree_sum",
     "tree_sumsq",

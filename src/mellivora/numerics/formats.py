@@ -14,18 +14,16 @@ infinity, every element is NaN, all codes are 0.
 
 Where the outside world disagrees, and what we chose:
 
-    question                       ml_dtypes   NumPy      torch        here
-    -----------------------------  ----------  ---------  -----------  -------------------------
-    FP32 to E4M3, beyond 448       NaN         (none)     NaN          saturates to 448 (OCP says
-                                                                       either; inference wants
-                                                                       no NaN from a large value)
-    FP32 to E5M2, beyond 57,344    infinity    (none)     infinity     saturates to 57,344, but an
-                                                                       infinity stays infinite
-    FP32 to E4M3, infinity         NaN         (none)     NaN          NaN
-    NaN payload and sign           kept        kept       kept         one canonical NaN: 0x7FC00000
-                                                                       (0x7E00, 0x7FC0, 0x7F)
-    E2M3, E2M1: NaN                -0, or max  (none)     (none)       the block's scale says NaN
-    max(-0, +0)                    --          either     either       the second operand
+    question                    ml_dtypes    NumPy     torch        here
+    --------------------------  -----------  --------  -----------  --------------------------------
+    FP32 to E4M3, beyond 448    NaN          (none)    448          448: one NaN spoils a whole row
+    FP32 to E4M3, infinity      NaN          (none)    448          NaN: the infinity was a fault
+    FP32 to E5M2, beyond 57344  infinity     (none)    infinity     57344; an infinity stays one
+    sign of a NaN, narrowed     kept         kept      lost (bf16)  one NaN: 0x7FC00000, 0x7E00,
+                                                                    0x7FC0, 0x7F
+    FP32 to E2M3, E2M1, NaN     a zero       (none)    (none)       the scale of the block says NaN
+    max(+0, -0)                 (none)       second    first        the second operand
+    32-bit sums                 (none)       pairwise  blocked      the tree of `reduce.py`
 """
 
 from __future__ import annotations

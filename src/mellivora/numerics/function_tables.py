@@ -57,6 +57,26 @@ def _sine(a: Decimal) -> Decimal:
     return total
 
 
+def _exp2(m: Decimal) -> Decimal:
+    return (m * Decimal(2).ln()).exp()
+
+
+def _recip(m: Decimal) -> Decimal:
+    return 1 / m
+
+
+def _rsqrt(m: Decimal) -> Decimal:
+    return 1 / m.sqrt()
+
+
+def _log2_slope(m: Decimal) -> Decimal:
+    return m.ln() / Decimal(2).ln() / (m - 1)
+
+
+def _sine_slope(m: Decimal) -> Decimal:
+    return _sine(8 * (4 * _arctan_of_inverse(5) - _arctan_of_inverse(239)) * m) / m
+
+
 def _parabola(
     f: Callable[[Decimal], Decimal], start: Decimal, h: Decimal, frac_bits: int
 ) -> tuple[int, int, int]:
@@ -76,23 +96,20 @@ def _parabola(
 def table(name: str) -> Table:
     """The table of exp2, recip, rsqrt, log2 or sin."""
     with localcontext(_CONTEXT):
-        one, ln2 = Decimal(1), Decimal(2).ln()
-        h = one / INTERVALS
-        frac_bits = 30
-        # (function, [(start, width of an interval, intervals)])
+        one = Decimal(1)
+        h, frac_bits = one / INTERVALS, 30
+        # Spans: (start, width of an interval, intervals).
         if name == "exp2":
-            f, spans = (lambda m: (m * ln2).exp()), [(0 * one, h, 128)]
+            f, spans = _exp2, [(Decimal(0), h, 128)]
         elif name == "recip":
-            f, spans = (lambda m: 1 / m), [(one, h, 128)]
+            f, spans = _recip, [(one, h, 128)]
         elif name == "rsqrt":
-            f, spans = (lambda m: 1 / m.sqrt()), [(one, h, 128), (2 * one, 2 * h, 128)]
+            f, spans = _rsqrt, [(one, h, 128), (2 * one, 2 * h, 128)]
         elif name == "log2":
             # By the significand in [1, 2): its upper half stands for m = significand / 2.
-            f = lambda m: m.ln() / ln2 / (m - 1)  # noqa: E731
-            spans = [(one, h, 64), (3 * one / 4, h / 2, 64)]
+            f, spans = _log2_slope, [(one, h, 64), (3 * one / 4, h / 2, 64)]
         else:
-            two_pi = 8 * (4 * _arctan_of_inverse(5) - _arctan_of_inverse(239))
-            f, spans, frac_bits = (lambda m: _sine(two_pi * m) / m), [(0 * one, h / 4, 128)], 28
+            f, spans, frac_bits = _sine_slope, [(Decimal(0), h / 4, 128)], 28
         rows = [
             _parabola(f, start + i * width, width, frac_bits)
             for start, width, count in spans
