@@ -32,10 +32,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+import torch
 import transformers
 from torch.nn.functional import cross_entropy
-
-import torch
 
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}

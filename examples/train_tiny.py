@@ -3,9 +3,9 @@
     python examples/train_tiny.py tinyshakespeare.txt --out src/mellivora/models/tiny
 
 `tiny` is a Llama of 289,440 parameters with everything a large one has (grouped-query attention,
-RoPE, SwiGLU, RMSNorm, tied embeddings) in sizes that still run as RTL: every dimension is a multiple
-of 32, the block of the block-scaled formats. It needs a text of about a megabyte and about ten
-minutes of one core.
+RoPE, SwiGLU, RMSNorm, tied embeddings) in sizes that still run as RTL: every dimension is a
+multiple of 32, the block of the block-scaled formats. It needs a text of about a megabyte and about
+ten minutes of one core.
 
 The first 90 % of the text train the tokenizer and the model; the last 10 % are never seen and give
 the held-out loss. One thread and fixed seeds: the same machine and library versions give the same
@@ -25,12 +25,11 @@ from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
-
-import torch
 
 TRAINING_SHARE = 0.9
 CONTEXT_TOKENS = 512
@@ -47,7 +46,7 @@ CONFIG = LlamaConfig(
     head_dim=32,
     max_position_embeddings=CONTEXT_TOKENS,
     rms_norm_eps=1e-5,
-    rope_theta=10000.0,
+    rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     initializer_range=0.05,  # half of 1/sqrt(hidden): the usual 0.02 is made for wider models
     tie_word_embeddings=True,
     bos_token_id=0,
@@ -192,6 +191,11 @@ def main() -> None:
     tokenizer = train_tokenizer(text[:cut], CONFIG.vocab_size)
     ids = torch.tensor(tokenizer.encode(text[:cut]).ids)
     held_out = torch.tensor(tokenizer.encode(text[cut:]).ids)
+    if len(held_out) < CONTEXT_TOKENS:
+        parser.error(
+            f"{options.text} is too short: its last tenth has {len(held_out)} tokens, "
+            f"the held-out loss needs {CONTEXT_TOKENS}; give 11,000 characters or more"
+        )
     chars_per_token = (len(text) - cut) / len(held_out)
     print(
         f"{len(ids):,} training tokens, {len(held_out):,} held out, "
