@@ -32,7 +32,7 @@ from mellivora.isa.table import TABLE
 from mellivora.spec import ChipSpec
 
 ROLES = ("weights", "constants", "kv", "scratch", "io")
-"""What a window is for; weights and constants come from the safetensors file, others start unset."""
+"""Use of a window; weights and constants come from the safetensors file, others start unset."""
 WINDOW_ALIGNMENT_BYTES = 4096
 MAX_NAME = 256
 
@@ -72,7 +72,7 @@ class WeightsReference:
         return cls(path.name, _file_sha256(path), path.stat().st_size)
 
     def beside(self, program_path: str | Path, *, verify: bool = True) -> Path:
-        """Path of the weights of the program at `program_path`; size (and hash, if `verify`) are held.
+        """Path of the weights of the program at `program_path`; size, and hash if `verify`, are right.
 
         Raises ProgramError MV0520 (absent), MV0521 (another size), MV0522 (another content).
         """
