@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -80,6 +80,17 @@ class Interpreter:
         results = result if isinstance(result, list) else [result]
         for name, array in zip(node.outputs, results, strict=True):
             values[name] = array
+            record = self.graph.values[name].shape
+            bound = tuple(symbols.get(d) if isinstance(d, str) else d for d in record)
+            if array.shape != bound:
+                raise GraphError(
+                    "MV0321",
+                    "a result has another shape than its record",
+                    where=node.where,
+                    given=f"{name}: {list(array.shape)}",
+                    allowed=f"{list(record)} with {symbols}",
+                    hint="give inputs whose symbolic dimensions fit the model's tables",
+                )
 
     def _param(self, name: str, *, raw: bool = False) -> Any:
         tensor = self.graph.params[name]
@@ -136,7 +147,7 @@ def _bound(value: AttrValue, symbols: dict[str, int], node: Node) -> AttrValue:
             allowed=" ".join(symbols),
             hint="use the symbols of the graph's inputs",
         )
-    return tuple(symbols[cast("str", d)] if isinstance(d, str) else d for d in value)
+    return tuple(symbols[d] if isinstance(d, str) else d for d in value)
 
 
 def interpret(

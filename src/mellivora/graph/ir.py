@@ -180,6 +180,7 @@ class Builder:
     def __init__(self, name: str, *, meta: Mapping[str, str] | None = None) -> None:
         self._graph = Graph(name, (), (), [], {}, {}, dict(meta or {}))
         self._counts: dict[str, int] = {}
+        self._makers: dict[str, Node] = {}
 
     def __getitem__(self, name: str) -> Value:
         return self._graph.values[name]
@@ -198,6 +199,10 @@ class Builder:
             )
         self._graph.values[value.name] = value
         return value.name
+
+    def maker(self, name: str) -> Node | None:
+        """The node that makes a value so far; None for inputs and parameters."""
+        return self._makers.get(name)
 
     def input(self, name: str, dtype: str, shape: Sequence[Dim]) -> str:
         """Declare a graph input; returns its name."""
@@ -252,7 +257,9 @@ class Builder:
         ]
         for name, (dtype, shape) in zip(chosen, results, strict=True):
             self._define(Value(name, dtype, shape))
-        self._graph.nodes.append(Node(op, tuple(inputs), tuple(chosen), full))
+        node = Node(op, tuple(inputs), tuple(chosen), full)
+        self._graph.nodes.append(node)
+        self._makers.update(dict.fromkeys(chosen, node))
         return tuple(chosen)
 
     def op(self, op: str, inputs: Sequence[str], *, name: str = "", **attrs: Any) -> str:
@@ -262,6 +269,10 @@ class Builder:
     def output(self, name: str) -> None:
         """Declare a value to be an output of the graph."""
         self._graph.outputs += (name,)
+
+    def unchecked(self) -> Graph:
+        """The graph as it stands, not verified: for a frontend that still changes it."""
+        return self._graph
 
     def build(self, *, prune: bool = False) -> Graph:
         """The finished graph, verified. prune drops nodes and parameters that no output needs."""

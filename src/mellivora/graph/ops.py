@@ -17,7 +17,9 @@ import numpy as np
 
 from mellivora.errors import GraphError
 from mellivora.graph import reference as r
+from mellivora.graph import reference_windows as w
 from mellivora.graph import shapes as s
+from mellivora.graph import shapes_moves as m
 from mellivora.graph.ir import DTYPES, Attrs, AttrValue, Shape, Value
 
 REQUIRED = object()
@@ -59,8 +61,7 @@ def _attr(text: str) -> AttrDef:
     kind = "str" if choices else kind
     value: Any = REQUIRED
     if default:
-        value = default if kind == "str" else json.loads(default)
-        value = tuple(value) if isinstance(value, list) else value
+        value = default if kind == "str" else () if default == "[]" else json.loads(default)
     return AttrDef(name, kind, choices, value)
 
 
@@ -109,18 +110,17 @@ _ROWS = (
     _op("min", "a b", "", s.broadcast, _b(np.minimum),               "the smaller; bool: and"),
     _op("pow", "a b", "", s.broadcast, _b(np.power),                 "a ** b"),
     _op("compare", "a b", "kind:eq|ne|lt|le|gt|ge", s.compare, r.compare, "a kind b, to bool"),
-    _op("where", "condition a b", "", s.where, lambda _c, _a, x: np.where(x[0], x[1], x[2]),
-        "a or b"),
+    _op("where", "condition a b", "", s.where, r.where, "a where true, else b"),
     # contractions
     _op("matmul", "a b", "", s.matmul, _b(np.matmul),                "[..., m, k] @ [..., k, n]"),
     _op("linear", "x weight bias?", "", s.linear, r.linear, "x @ weight.T + bias; weight [n, k]"),
     _op("conv", "x weight bias?", "strides:ints pads:ints dilations:ints groups:int=1",
-        s.conv, r.conv,                                              "cross-correlation, n-d"),
+        s.conv, w.conv,                                              "cross-correlation, n-d"),
     _op("attention", "q k v positions", _ATTEND, s.attention, r.attention,
         "causal grouped-query attention; appends k, v to the layer's cache", st=1),
     # windows, reductions, normalisation
-    _op("max_pool", "x", _WINDOW, s.pool, r.max_pool,                "largest of each window"),
-    _op("average_pool", "x", _WINDOW + " include_pad:bool=false", s.pool, r.average_pool,
+    _op("max_pool", "x", _WINDOW, s.pool, w.max_pool,                "largest of each window"),
+    _op("average_pool", "x", _WINDOW + " include_pad:bool=false", s.pool, w.average_pool,
         "mean of each window"),
     _op("reduce", "x", "kind:sum|max|min|mean axes:ints keepdims:bool=true", s.reduce, r.reduce,
         "over axes"),
@@ -132,18 +132,18 @@ _ROWS = (
     _op("rope", "x positions freq_factors?", _ROPE, s.rope, r.rope,
         "rotary position embedding of whole heads"),
     # movement
-    _op("reshape", "x", "shape:dims", s.reshape, r.reshape, "same elements, other shape; one -1"),
-    _op("transpose", "x", "perm:ints", s.transpose, r.transpose,
+    _op("reshape", "x", "shape:dims", m.reshape, r.reshape, "same elements, other shape; one -1"),
+    _op("transpose", "x", "perm:ints", m.transpose, r.transpose,
         "output axis i is input axis perm[i]"),
-    _op("concat", "x*", "axis:int", s.concat, r.concat,              "joined along axis"),
-    _op("slice", "x", "axes:ints starts:ints stops:ints steps:ints", s.slice_, r.slice_,
-        "x[start:stop:step]"),
-    _op("split", "x", "axis:int sizes:ints", s.split, r.split, "pieces along axis, an output each"),
-    _op("gather", "x indices", "axis:int=0", s.gather, r.gather, "x taken at indices along axis"),
-    _op("embedding", "ids table", "", s.embedding, r.embedding,      "rows of a table, as f32"),
-    _op("expand", "x", "shape:dims", s.expand, r.expand,             "broadcast to shape"),
+    _op("concat", "x*", "axis:int", m.concat, r.concat,              "joined along axis"),
+    _op("slice", "x", "axes:ints starts:ints stops:dims steps:ints", m.slice_, r.slice_,
+        "x[start:stop:step]; a stop may be a symbol"),
+    _op("split", "x", "axis:int sizes:ints", m.split, r.split, "pieces along axis, an output each"),
+    _op("gather", "x indices", "axis:int=0", m.gather, r.gather, "x taken at indices along axis"),
+    _op("embedding", "ids table", "", m.embedding, r.embedding,      "rows of a table, as f32"),
+    _op("expand", "x", "shape:dims", m.expand, r.expand,             "broadcast to shape"),
     _op("pad", "x", "pads:ints mode:constant|reflect|edge=constant value:float=0.0",
-        s.pad, r.pad, "begins then ends; negative crops"),
+        m.pad, r.pad, "begins then ends; negative crops"),
 )
 # fmt: on
 OPS: dict[str, OpDef] = {row.name: row for row in _ROWS}
@@ -161,6 +161,11 @@ def _fits(value: object, attr: AttrDef) -> bool:
     if attr.kind == "float":
         return isinstance(value, float) and not math.isnan(value)
     return type(value) is {"int": int, "bool": bool}[attr.kind]
+
+
+def _python(value: Any) -> Any:
+    """A NumPy scalar as Python's."""
+    return cast("Any", value.item()) if isinstance(value, np.generic) else value
 
 
 def opdef(name: str, *, where: str) -> OpDef:
@@ -213,11 +218,9 @@ def complete_attrs(op: str, attrs: dict[str, Any], *, where: str) -> Attrs:
         value: Any = attrs.get(name, attr.default)
         if value is REQUIRED:
             continue
-        if isinstance(value, np.generic):
-            value = cast("Any", value.item())
         if isinstance(value, tuple):
-            items = cast("tuple[Any, ...]", value)
-            value = tuple(i.item() if isinstance(i, np.generic) else i for i in items)
+            value = tuple(map(_python, cast("tuple[Any, ...]", value)))
+        value = _python(value)
         full[name] = float(value) if attr.kind == "float" and type(value) is int else value
     full.update({name: value for name, value in attrs.items() if name not in defs})
     check_attrs(op, full, where=where)

@@ -7,13 +7,11 @@ MV0308 (dtype); the caller adds which node.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 from mellivora.errors import GraphError
-from mellivora.graph.ir import DTYPES, FLOATS, Attrs, Dim, Shape, Value
+from mellivora.graph.ir import FLOATS, Attrs, Dim, Shape, Value
 
 Operands: TypeAlias = Sequence[Value | None]
 Results: TypeAlias = list[tuple[str, Shape]]
@@ -25,21 +23,25 @@ def bad_shape(what: str, given: object, *, allowed: str = "", hint: str = "") ->
     return GraphError("MV0307", what, given=str(given), allowed=allowed, hint=hint)
 
 
-def _need(operands: Operands, index: int) -> Value:
+def need(operands: Operands, index: int) -> Value:
+    """Operand `index`, which is there."""
     value = operands[index]
     assert value is not None  # arity is checked before the rule runs
     return value
 
 
-def _ints(attrs: Attrs, key: str) -> tuple[int, ...]:
+def ints_of(attrs: Attrs, key: str) -> tuple[int, ...]:
+    """An attribute of several ints."""
     return cast("tuple[int, ...]", attrs[key])
 
 
-def _int(attrs: Attrs, key: str) -> int:
+def int_of(attrs: Attrs, key: str) -> int:
+    """An int attribute."""
     return cast("int", attrs[key])
 
 
-def _floats(*values: Value | None) -> None:
+def need_floats(*values: Value | None) -> None:
+    """GraphError MV0308 unless all are floats (or left out)."""
     for value in values:
         if value is not None and value.dtype not in FLOATS:
             raise GraphError(
@@ -51,7 +53,8 @@ def _floats(*values: Value | None) -> None:
             )
 
 
-def _same_dtype(*values: Value) -> str:
+def same_dtype(*values: Value) -> str:
+    """The one dtype of all; GraphError MV0308 where they differ."""
     if len({value.dtype for value in values}) > 1:
         raise GraphError(
             "MV0308",
@@ -63,7 +66,8 @@ def _same_dtype(*values: Value) -> str:
     return values[0].dtype
 
 
-def _integers(value: Value) -> None:
+def need_integers(value: Value) -> None:
+    """GraphError MV0308 unless an integer."""
     if not value.dtype.startswith(("int", "uint")):
         raise GraphError(
             "MV0308",
@@ -100,14 +104,14 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
 
 def same(operands: Operands, attrs: Attrs) -> Results:
     """Float in, the same out."""
-    x = _need(operands, 0)
-    _floats(x)
+    x = need(operands, 0)
+    need_floats(x)
     return [(x.dtype, x.shape)]
 
 
 def same_any(operands: Operands, attrs: Attrs) -> Results:
     """Any dtype but bool in, the same out."""
-    x = _need(operands, 0)
+    x = need(operands, 0)
     if x.dtype == "bool":
         raise GraphError("MV0308", "this operand has to be a number", given=str(x))
     return [(x.dtype, x.shape)]
@@ -115,13 +119,13 @@ def same_any(operands: Operands, attrs: Attrs) -> Results:
 
 def cast_to(operands: Operands, attrs: Attrs) -> Results:
     """dtype `to`."""
-    return [(str(attrs["to"]), _need(operands, 0).shape)]
+    return [(str(attrs["to"]), need(operands, 0).shape)]
 
 
 def broadcast(operands: Operands, attrs: Attrs) -> Results:
     """Two operands of one dtype, broadcast."""
-    a, b = _need(operands, 0), _need(operands, 1)
-    return [(_same_dtype(a, b), broadcast_shapes(a.shape, b.shape))]
+    a, b = need(operands, 0), need(operands, 1)
+    return [(same_dtype(a, b), broadcast_shapes(a.shape, b.shape))]
 
 
 def compare(operands: Operands, attrs: Attrs) -> Results:
@@ -131,18 +135,18 @@ def compare(operands: Operands, attrs: Attrs) -> Results:
 
 def where(operands: Operands, attrs: Attrs) -> Results:
     """A bool condition and two operands of one dtype, all broadcast."""
-    condition, a, b = (_need(operands, i) for i in range(3))
+    condition, a, b = (need(operands, i) for i in range(3))
     if condition.dtype != "bool":
         raise GraphError(
             "MV0308", "the condition has to be bool", given=str(condition), allowed="bool"
         )
-    return [(_same_dtype(a, b), broadcast_shapes(condition.shape, a.shape, b.shape))]
+    return [(same_dtype(a, b), broadcast_shapes(condition.shape, a.shape, b.shape))]
 
 
 def matmul(operands: Operands, attrs: Attrs) -> Results:
     """[..., m, k] @ [..., k, n], leading dimensions broadcast."""
-    a, b = _need(operands, 0), _need(operands, 1)
-    dtype = _same_dtype(a, b)
+    a, b = need(operands, 0), need(operands, 1)
+    dtype = same_dtype(a, b)
     if len(a.shape) < 2 or len(b.shape) < 2 or a.shape[-1] != b.shape[-2]:
         raise bad_shape(
             "these matrices do not multiply",
@@ -154,8 +158,8 @@ def matmul(operands: Operands, attrs: Attrs) -> Results:
 
 def linear(operands: Operands, attrs: Attrs) -> Results:
     """[..., k] with weight [n, k] and bias [n] to [..., n]."""
-    x, weight, bias = _need(operands, 0), _need(operands, 1), operands[2]
-    _floats(x, weight, bias)
+    x, weight, bias = need(operands, 0), need(operands, 1), operands[2]
+    need_floats(x, weight, bias)
     if len(weight.shape) != 2 or not x.shape or x.shape[-1] != weight.shape[1]:
         raise bad_shape(
             "the weight does not fit the operand",
@@ -176,7 +180,7 @@ def _spatial(
 ) -> list[Dim]:
     """Spatial dimensions of a sliding window over x [n, c, *spatial]."""
     spatial, rank = x.shape[2:], len(kernel)
-    strides, pads = _ints(attrs, "strides"), _ints(attrs, "pads")
+    strides, pads = ints_of(attrs, "strides"), ints_of(attrs, "pads")
     if not (len(spatial) == rank == len(strides) == len(dilations) and len(pads) == 2 * rank):
         raise bad_shape(
             "window attributes and operand differ in rank",
@@ -215,9 +219,9 @@ def _spatial(
 
 def conv(operands: Operands, attrs: Attrs) -> Results:
     """x [n, c, *spatial], weight [m, c/groups, *kernel], bias [m] to [n, m, *spatial]."""
-    x, weight, bias = _need(operands, 0), _need(operands, 1), operands[2]
-    _floats(x, weight, bias)
-    groups = _int(attrs, "groups")
+    x, weight, bias = need(operands, 0), need(operands, 1), operands[2]
+    need_floats(x, weight, bias)
+    groups = int_of(attrs, "groups")
     if len(x.shape) < 3 or len(weight.shape) != len(x.shape) or groups < 1:
         raise bad_shape(
             "these are not a convolution's operands",
@@ -237,15 +241,15 @@ def conv(operands: Operands, attrs: Attrs) -> Results:
             f"weight {list(weight.shape)}, groups {groups}, bias {bias and list(bias.shape)}",
             allowed="a multiple of groups, and a bias for each",
         )
-    spatial = _spatial(x, weight.shape[2:], attrs, dilations=_ints(attrs, "dilations"))
+    spatial = _spatial(x, weight.shape[2:], attrs, dilations=ints_of(attrs, "dilations"))
     return [(x.dtype, (x.shape[0], out, *spatial))]
 
 
 def pool(operands: Operands, attrs: Attrs) -> Results:
     """x [n, c, *spatial] to the same with the windows' counts."""
-    x, kernel = _need(operands, 0), _ints(attrs, "kernel")
-    _floats(x)
-    ceil, dilations = bool(attrs["ceil"]), _ints(attrs, "dilations")
+    x, kernel = need(operands, 0), ints_of(attrs, "kernel")
+    need_floats(x)
+    ceil, dilations = bool(attrs["ceil"]), ints_of(attrs, "dilations")
     if len(x.shape) < 3:
         raise bad_shape("pooling needs spatial axes", list(x.shape), allowed="[n, c, *spatial]")
     spatial = _spatial(x, kernel, attrs, dilations=dilations or (1,) * len(kernel), ceil=ceil)
@@ -254,10 +258,10 @@ def pool(operands: Operands, attrs: Attrs) -> Results:
 
 def reduce(operands: Operands, attrs: Attrs) -> Results:
     """Drop `axes`, or keep them as 1. No axes: no reduction."""
-    x = _need(operands, 0)
-    axes = {axis_of(axis, len(x.shape)) for axis in _ints(attrs, "axes")}
+    x = need(operands, 0)
+    axes = {axis_of(axis, len(x.shape)) for axis in ints_of(attrs, "axes")}
     if attrs["kind"] == "mean":
-        _floats(x)
+        need_floats(x)
     if attrs["kind"] in ("max", "min", "mean") and any(x.shape[axis] == 0 for axis in axes):
         raise bad_shape("an empty axis has no maximum or mean", str(x))
     keep = bool(attrs["keepdims"])
@@ -267,15 +271,15 @@ def reduce(operands: Operands, attrs: Attrs) -> Results:
 
 def softmax(operands: Operands, attrs: Attrs) -> Results:
     """Same shape; the axis exists."""
-    x = _need(operands, 0)
-    axis_of(_int(attrs, "axis"), len(x.shape))
+    x = need(operands, 0)
+    axis_of(int_of(attrs, "axis"), len(x.shape))
     return same(operands, attrs)
 
 
 def layer_norm(operands: Operands, attrs: Attrs) -> Results:
     """Same shape; gamma and beta are as long as the last axis."""
-    x, gamma, beta = _need(operands, 0), _need(operands, 1), operands[2]
-    _floats(x, gamma, beta)
+    x, gamma, beta = need(operands, 0), need(operands, 1), operands[2]
+    need_floats(x, gamma, beta)
     for value in (gamma, beta):
         if value is not None and (not x.shape or value.shape != x.shape[-1:]):
             raise bad_shape(
@@ -288,8 +292,8 @@ def layer_norm(operands: Operands, attrs: Attrs) -> Results:
 
 def rms_norm(operands: Operands, attrs: Attrs) -> Results:
     """Same shape; gamma is as long as a group, and groups divide the last axis."""
-    x, gamma, group = _need(operands, 0), _need(operands, 1), _int(attrs, "group_size")
-    _floats(x, gamma)
+    x, gamma, group = need(operands, 0), need(operands, 1), int_of(attrs, "group_size")
+    need_floats(x, gamma)
     if not x.shape or not isinstance(x.shape[-1], int):
         raise bad_shape("the normalised axis has to be fixed", list(x.shape))
     size = group or x.shape[-1]
@@ -302,161 +306,13 @@ def rms_norm(operands: Operands, attrs: Attrs) -> Results:
     return [(x.dtype, x.shape)]
 
 
-def _product(shape: Sequence[Dim]) -> tuple[int, Counter[str]]:
-    fixed = math.prod(dim for dim in shape if isinstance(dim, int))
-    return fixed, Counter(dim for dim in shape if isinstance(dim, str))
-
-
-def resolve_reshape(shape: Shape, target: Shape) -> Shape:
-    """The target with its one -1 worked out. GraphError MV0307 where the sizes differ."""
-    if any(isinstance(dim, int) and dim < -1 for dim in target) or target.count(-1) > 1:
-        raise bad_shape("a shape has at most one -1", list(target))
-    have, have_symbols = _product(shape)
-    want, want_symbols = _product([dim for dim in target if dim != -1])
-    error = bad_shape(
-        "the sizes differ", f"{list(shape)} to {list(target)}", allowed="as many elements"
-    )
-    if -1 not in target:
-        # A fixed 0 makes both sides empty, whatever the symbols.
-        if have != want or (have_symbols != want_symbols and have != 0):
-            raise error
-        return target
-    left = have_symbols - want_symbols
-    if want_symbols - have_symbols or sum(left.values()) > 1 or want == 0 or have % want:
-        raise error
-    if left and have != want:
-        raise error
-    rest: Dim = next(iter(left)) if left else have // want
-    return tuple(rest if dim == -1 else dim for dim in target)
-
-
-def reshape(operands: Operands, attrs: Attrs) -> Results:
-    """As many elements, in the same order; one dimension of `shape` may be -1."""
-    x = _need(operands, 0)
-    return [(x.dtype, resolve_reshape(x.shape, cast("Shape", attrs["shape"])))]
-
-
-def transpose(operands: Operands, attrs: Attrs) -> Results:
-    """Output axis i is input axis perm[i]."""
-    x, perm = _need(operands, 0), _ints(attrs, "perm")
-    if sorted(perm) != list(range(len(x.shape))):
-        raise bad_shape(
-            "perm is not a permutation of the axes", list(perm), allowed=f"of {len(x.shape)} axes"
-        )
-    return [(x.dtype, tuple(x.shape[axis] for axis in perm))]
-
-
-def concat(operands: Operands, attrs: Attrs) -> Results:
-    """Joined along `axis`; all else equal."""
-    values = [_need(operands, i) for i in range(len(operands))]
-    dtype, first = _same_dtype(*values), values[0].shape
-    axis = axis_of(_int(attrs, "axis"), len(first))
-    total = 0
-    for value in values:
-        size = value.shape[axis] if len(value.shape) == len(first) else ""
-        others = value.shape[:axis] + value.shape[axis + 1 :]
-        if not isinstance(size, int) or others != first[:axis] + first[axis + 1 :]:
-            raise bad_shape(
-                "the operands do not join",
-                ", ".join(map(str, values)),
-                allowed=f"equal but for a fixed axis {axis}",
-            )
-        total += size
-    return [(dtype, (*first[:axis], total, *first[axis + 1 :]))]
-
-
-def slice_(operands: Operands, attrs: Attrs) -> Results:
-    """Python's x[start:stop:step] for each of `axes`; step may be negative."""
-    x = _need(operands, 0)
-    axes, steps = _ints(attrs, "axes"), _ints(attrs, "steps")
-    starts, stops = _ints(attrs, "starts"), _ints(attrs, "stops")
-    if not len(axes) == len(starts) == len(stops) == len(steps) or 0 in steps:
-        raise bad_shape(
-            "slices need a start, a stop and a step for each axis",
-            f"axes {list(axes)}, starts {list(starts)}, stops {list(stops)}, steps {list(steps)}",
-            allowed="lists of one length; no step of 0",
-        )
-    dims = list(x.shape)
-    seen: set[int] = set()
-    for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True):
-        at = axis_of(axis, len(dims))
-        size = dims[at]
-        if at in seen or not isinstance(size, int):
-            raise bad_shape("a sliced axis is fixed and named once", f"{x}, axis {axis}")
-        seen.add(at)
-        dims[at] = len(range(*python_slice(start, stop, step).indices(size)))
-    return [(x.dtype, tuple(dims))]
-
-
-def python_slice(start: int, stop: int, step: int) -> slice:
-    """The slice of these numbers. A stop below -2**31 with a negative step runs past index 0."""
-    return slice(start, None if step < 0 and stop <= -(2**31) else stop, step)
-
-
-def split(operands: Operands, attrs: Attrs) -> Results:
-    """Cut along `axis` into pieces of `sizes`."""
-    x, sizes = _need(operands, 0), _ints(attrs, "sizes")
-    axis = axis_of(_int(attrs, "axis"), len(x.shape))
-    if not sizes or min(sizes) < 0 or sum(sizes) != x.shape[axis]:
-        raise bad_shape(
-            "the pieces do not add up", f"{list(sizes)}", allowed=f"a sum of {x.shape[axis]}"
-        )
-    return [(x.dtype, (*x.shape[:axis], size, *x.shape[axis + 1 :])) for size in sizes]
-
-
-def gather(operands: Operands, attrs: Attrs) -> Results:
-    """x with `axis` replaced by the indices' shape."""
-    x, indices = _need(operands, 0), _need(operands, 1)
-    _integers(indices)
-    axis = axis_of(_int(attrs, "axis"), len(x.shape))
-    return [(x.dtype, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))]
-
-
-def embedding(operands: Operands, attrs: Attrs) -> Results:
-    """ids [...] and table [vocab, width] to f32 [..., width]."""
-    ids, table = _need(operands, 0), _need(operands, 1)
-    _integers(ids)
-    _floats(table)
-    if len(table.shape) != 2:
-        raise bad_shape("an embedding table has two axes", list(table.shape), allowed="[vocab, w]")
-    return [("f32", (*ids.shape, table.shape[1]))]
-
-
-def expand(operands: Operands, attrs: Attrs) -> Results:
-    """Broadcast to `shape`."""
-    x, target = _need(operands, 0), cast("Shape", attrs["shape"])
-    if broadcast_shapes(x.shape, target) != target:
-        raise bad_shape("the operand does not expand", f"{list(x.shape)} to {list(target)}")
-    return [(x.dtype, target)]
-
-
-def pad(operands: Operands, attrs: Attrs) -> Results:
-    """Grown by `pads` (all begins, then all ends); a negative pad crops."""
-    x, pads = _need(operands, 0), _ints(attrs, "pads")
-    rank = len(x.shape)
-    if len(pads) != 2 * rank:
-        raise bad_shape("pads are two for each axis", list(pads), allowed=f"{2 * rank} numbers")
-    dims: list[Dim] = []
-    for i, size in enumerate(x.shape):
-        grow = pads[i] + pads[rank + i]
-        if isinstance(size, str):
-            if pads[i] or pads[rank + i]:
-                raise bad_shape("a symbolic axis cannot be padded", str(x))
-            dims.append(size)
-            continue
-        if size + grow < 0 or (attrs["mode"] != "constant" and size == 0 and grow):
-            raise bad_shape("nothing is left to pad", f"{x}, pads {list(pads)}")
-        dims.append(size + grow)
-    return [(x.dtype, tuple(dims))]
-
-
 def rope(operands: Operands, attrs: Attrs) -> Results:
     """x [rows, heads * head_dim], positions [rows], freq_factors [head_dim / 2]; same as x."""
-    x, positions, factors = _need(operands, 0), _need(operands, 1), operands[2]
-    _floats(x, factors)
-    _integers(positions)
-    size = _int(attrs, "head_dim")
-    rotary = _int(attrs, "rotary_dim") or size
+    x, positions, factors = need(operands, 0), need(operands, 1), operands[2]
+    need_floats(x, factors)
+    need_integers(positions)
+    size = int_of(attrs, "head_dim")
+    rotary = int_of(attrs, "rotary_dim") or size
     width = x.shape[-1] if x.shape else 0
     if size < 2 or rotary % 2 or not 0 < rotary <= size:
         raise bad_shape(
@@ -477,10 +333,10 @@ def rope(operands: Operands, attrs: Attrs) -> Results:
 
 def attention(operands: Operands, attrs: Attrs) -> Results:
     """q [rows, heads*d], k and v [rows, kv_heads*d], positions [rows] to [rows, heads*d]."""
-    q, k, v, positions = (_need(operands, i) for i in range(4))
-    _floats(q, k, v)
-    _integers(positions)
-    heads, kv, size = _int(attrs, "heads"), _int(attrs, "kv_heads"), _int(attrs, "head_dim")
+    q, k, v, positions = (need(operands, i) for i in range(4))
+    need_floats(q, k, v)
+    need_integers(positions)
+    heads, kv, size = int_of(attrs, "heads"), int_of(attrs, "kv_heads"), int_of(attrs, "head_dim")
     rows = positions.shape[0] if len(positions.shape) == 1 else None
     if min(heads, kv, size) < 1 or heads % kv or rows is None:
         raise bad_shape(
@@ -495,14 +351,4 @@ def attention(operands: Operands, attrs: Attrs) -> Results:
                 str(value),
                 allowed=f"[{rows}, {count * size}]",
             )
-    return [(_same_dtype(q, k, v), q.shape)]
-
-
-def dtype_names() -> tuple[str, ...]:
-    """The dtypes a value may have."""
-    return tuple(DTYPES)
-
-
-def bind(shape: Shape, symbols: dict[str, Any]) -> tuple[int, ...]:
-    """A shape with its symbols replaced by numbers; KeyError names an unbound symbol."""
-    return tuple(symbols[dim] if isinstance(dim, str) else dim for dim in shape)
+    return [(same_dtype(q, k, v), q.shape)]
