@@ -61,7 +61,8 @@ def _b_codes(core: Core, o: Ints, c: Ints, fmt: BFormat, block: int, j: int) -> 
     if fmt == BFormat.ROWS:
         return core.tile(o[3] + j * c[4] + 32 * block * pitch, 32, n, pitch, dtype).T.astype(np.int64)
     dwords = B_DWORDS[fmt]
-    raw = core.tile(o[3] + block * c[5] + j * 32 * pitch, dwords, 4 * n, 4 * pitch, np.uint8)
+    at = o[3] + 4 * c[4] + block * c[5] + j * 32 * pitch  # c4: first column, where it is not ROWS
+    raw = core.tile(at, dwords, 4 * n, 4 * pitch, np.uint8)
     by_column = raw.reshape(dwords, n, 4).transpose(1, 0, 2).reshape(n, 4 * dwords)
     if dwords == 8:
         return by_column.astype(dtype).astype(np.int64)
@@ -85,8 +86,9 @@ def _b_scales(core: Core, o: Ints, c: Ints, fmt: BFormat, block: int, j: int, sl
         return none + np.float32(2.0 ** (-8 * j)), none
     at = o[3] + block * c[5] + slices * 4 * B_DWORDS[fmt] * pitch
     if B_SCALE_BYTES[fmt] == 1:
-        scale = e8m0_to_f32(core.tile(at, 1, n, n, np.uint8))
+        scale = e8m0_to_f32(core.tile(at + c[4], 1, n, n, np.uint8))
         return scale * np.float32(2.0 ** -(_FRACTION_BITS[fmt] + 8 * j)), none
+    at += 2 * c[4]
     half = core.tile(at, 1, n, 2 * n, np.float16).astype(np.float32)
     if fmt != BFormat.Q4_1:
         return half, none

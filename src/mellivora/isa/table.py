@@ -17,7 +17,7 @@ Meaning = Callable[[Core, Sequence[int], Sequence[int]], None]
 
 DMA_SLOTS = ("window", "offset", "fine", "pad", "n0", "n1", "n2", "n3")
 DMA_CONFIG = ("d1", "d2", "d3", "p1", "p2", "p3")
-MATRIX_CONFIG = ("a_stride", "a_plane", "a_scale_stride", "b_pitch", "b_plane", "b_block", "a_zero", "b_zero")
+MATRIX_CONFIG = ("a_stride", "a_plane", "a_scale_stride", "b_pitch", "b_plane_or_first", "b_block", "a_zero", "b_zero")
 VECTOR_CONFIG = ("dst_stride", "a_stride", "b_stride", "c_stride", "mask_limit", "mask_mod", "mask_window")
 
 
@@ -63,7 +63,8 @@ TABLE: tuple[Instruction, ...] = (
              "Run the next `length` instructions `count` times; zero or less skips them. Nests up to four deep."),
     _control("lcfg", 0x10, " ".join(DMA_CONFIG), "Strides of LOAD: DRAM d1..d3, scratchpad p1..p3, bytes.", LOAD),
     _control("scfg", 0x11, " ".join(DMA_CONFIG), "Strides of STORE, as LCFG.", STORE),
-    _control("mcfg", 0x12, " ".join(MATRIX_CONFIG), "Layout of MATRIX operands, bytes; zero points.", MATRIX),
+    _control("mcfg", 0x12, " ".join(MATRIX_CONFIG), "Layout of MATRIX operands, bytes; b_plane_or_first: ROWS: bytes between slice planes, else the first column; "
+             "zero points.", MATRIX),
     _control("vcfg", 0x13, " ".join(VECTOR_CONFIG), "Row strides of VECTOR operands, bytes; the mask.", VECTOR),
 
     Instruction("load", 0x20, LOAD, DMA_SLOTS,
