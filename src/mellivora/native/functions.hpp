@@ -127,9 +127,8 @@ static inline float mv_cos_turns(float x) {
     const uint32_t size = mv_bits(x) & ~MV_SIGN;
     const float c = size < MV_INF ? x : 0.0f;
     const float a = std::fabs(c - std::rint(c));
-    const int32_t q = (1 << 28) - (int32_t)std::rint(a * 0x1p30f);
-    const int32_t slope = mv_sine_slope(((q < 0 ? -q : q) + 4) >> 3);
-    const float y = (float)((int64_t)q * slope) * 0x1p-56f;
+    const int32_t q = (1 << 25) - (int32_t)std::rint(a * 0x1p27f);
+    const float y = (float)((int64_t)q * mv_sine_slope(q < 0 ? -q : q)) * 0x1p-53f;
     return mv_float(size < MV_INF ? mv_bits(y) : MV_NAN);
 }
 

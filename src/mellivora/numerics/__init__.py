@@ -6,6 +6,14 @@ fp32       add, mul, max, conversions (RNE, one NaN)        reduce     the fixed
 functions  exp2 log2 recip rsqrt sin_turns cos_turns        matmul     what MATRIX computes
 """
 
+from mellivora.numerics.adapters import (
+    FP4_CODES,
+    FP6_CODES,
+    f32_to_int8,
+    mx_slices,
+    pack_fp6,
+    unpack_fp6,
+)
 from mellivora.numerics.block import BlockTensor
 from mellivora.numerics.formats import BLOCK, FORMATS, Format, format_of
 from mellivora.numerics.fp8 import from_fp8, to_fp8
@@ -35,9 +43,14 @@ from mellivora.numerics.matmul import block_matmul, int_matmul, passes
 from mellivora.numerics.quantize import quantize
 from mellivora.numerics.reduce import tree_max, tree_sum, tree_sumsq
 
+# The engines' names for the same things.
+f32_max, reciprocal, f32_to_f16_bits, f32_to_bf16_bits = maximum, recip, to_f16, to_bf16
+
 __all__ = [
     "BLOCK",
     "FORMATS",
+    "FP4_CODES",
+    "FP6_CODES",
     "BlockTensor",
     "Format",
     "add",
@@ -46,6 +59,10 @@ __all__ = [
     "cos_turns",
     "cpp_tables",
     "exp2",
+    "f32_max",
+    "f32_to_bf16_bits",
+    "f32_to_f16_bits",
+    "f32_to_int8",
     "format_of",
     "from_bf16",
     "from_f16",
@@ -56,9 +73,12 @@ __all__ = [
     "maximum",
     "minimum",
     "mul",
+    "mx_slices",
+    "pack_fp6",
     "passes",
     "quantize",
     "recip",
+    "reciprocal",
     "rsqrt",
     "sin_turns",
     "sub",
@@ -68,4 +88,5 @@ __all__ = [
     "tree_max",
     "tree_sum",
     "tree_sumsq",
+    "unpack_fp6",
 ]

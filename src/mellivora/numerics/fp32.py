@@ -120,7 +120,10 @@ def _narrow(a: int, *, fraction: int, width: int, nan: int) -> int:
 
 # ---------------------------------------------------------------- fast form: NumPy
 
+_quiet = np.errstate(all="ignore")  # overflow, underflow and NaN have a defined result here
 
+
+@_quiet
 def canonical(x: AnyArray) -> F32:
     """x as float32 with every NaN replaced by 0x7FC00000 (a new array only if there is one)."""
     x = np.asarray(x, dtype=np.float32)
@@ -128,30 +131,32 @@ def canonical(x: AnyArray) -> F32:
     return np.where(nan, CANONICAL_NAN, x) if nan.any() else x
 
 
+@_quiet
 def add(a: npt.ArrayLike, b: npt.ArrayLike) -> F32:
     """fl32(a + b), element by element."""
-    with np.errstate(all="ignore"):
-        return canonical(np.add(a, b, dtype=np.float32))
+    return canonical(np.add(a, b, dtype=np.float32))
 
 
+@_quiet
 def sub(a: npt.ArrayLike, b: npt.ArrayLike) -> F32:
     """fl32(a - b), element by element."""
-    with np.errstate(all="ignore"):
-        return canonical(np.subtract(a, b, dtype=np.float32))
+    return canonical(np.subtract(a, b, dtype=np.float32))
 
 
+@_quiet
 def mul(a: npt.ArrayLike, b: npt.ArrayLike) -> F32:
     """fl32(a * b), element by element."""
-    with np.errstate(all="ignore"):
-        return canonical(np.multiply(a, b, dtype=np.float32))
+    return canonical(np.multiply(a, b, dtype=np.float32))
 
 
+@_quiet
 def maximum(a: npt.ArrayLike, b: npt.ArrayLike) -> F32:
     """NaN if either is NaN, else a where a > b, else b."""
     a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
     return np.where(np.isnan(a) | np.isnan(b), CANONICAL_NAN, np.where(a > b, a, b))
 
 
+@_quiet
 def minimum(a: npt.ArrayLike, b: npt.ArrayLike) -> F32:
     """NaN if either is NaN, else a where a < b, else b."""
     a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
@@ -163,14 +168,15 @@ def from_int(i: AnyArray) -> F32:
     return np.asarray(i).astype(np.float32)
 
 
+@_quiet
 def to_f16(x: AnyArray) -> npt.NDArray[np.uint16]:
     """FP32 -> binary16 patterns; overflow gives an infinity."""
     x = np.asarray(x, np.float32)
-    with np.errstate(all="ignore"):
-        bits = x.astype(np.float16).view(np.uint16)
+    bits = x.astype(np.float16).view(np.uint16)
     return np.where(np.isnan(x), np.uint16(0x7E00), bits)
 
 
+@_quiet
 def to_bf16(x: AnyArray) -> npt.NDArray[np.uint16]:
     """FP32 -> bfloat16 patterns; overflow gives an infinity."""
     bits = np.asarray(x, np.float32).view(np.uint32)
@@ -178,11 +184,13 @@ def to_bf16(x: AnyArray) -> npt.NDArray[np.uint16]:
     return np.where(np.isnan(x), np.uint16(0x7FC0), rounded.astype(np.uint16))
 
 
+@_quiet
 def from_f16(bits: AnyArray) -> F32:
     """binary16 patterns -> FP32, exact."""
     return canonical(np.asarray(bits, np.uint16).view(np.float16).astype(np.float32))
 
 
+@_quiet
 def from_bf16(bits: AnyArray) -> F32:
     """bfloat16 patterns -> FP32, exact."""
     return canonical(

@@ -20,6 +20,7 @@ Fp8 = Literal["e4m3", "e5m2"]
 _LAYOUT: dict[Fp8, tuple[int, int, int]] = {"e4m3": (3, 7, 0x7E), "e5m2": (2, 15, 0x7B)}
 
 
+@np.errstate(all="ignore")
 def to_fp8(x: AnyArray, fmt: Fp8) -> npt.NDArray[np.uint8]:
     """float32 of any shape -> uint8 patterns."""
     fraction, bias, largest = _LAYOUT[fmt]
@@ -37,6 +38,7 @@ def to_fp8(x: AnyArray, fmt: Fp8) -> npt.NDArray[np.uint8]:
     return np.where(np.isnan(x), 0x7F, bits).astype(np.uint8)
 
 
+@np.errstate(all="ignore")
 def from_fp8(bits: AnyArray, fmt: Fp8) -> F32:
     """uint8 patterns of any shape -> float32, exact; every NaN becomes the canonical one."""
     fraction, bias, largest = _LAYOUT[fmt]

@@ -34,6 +34,7 @@ INT = npt.NDArray[np.int64]
 
 _EXP2_BITS = 25  # fraction bits of exp2's reduced argument: 7 of index, 18 below
 _TURN_BITS = 27  # fraction bits of a quarter turn: 2 zero, 7 of index, 18 below
+_quiet = np.errstate(all="ignore")  # both sides of a `where` are computed, one of them in vain
 _LOW18, _LOW16 = (1 << 18) - 1, (1 << 16) - 1
 
 
@@ -143,9 +144,9 @@ def cos_turns_bits(x: int) -> int:
     if (x & 0x7FFFFFFF) >= INF_BITS:
         return NAN_BITS
     r, e = _turn(x)
-    q = (1 << 28) - _round_shift(abs(r), -e - 30)  # 1/4 - |r| in 2^-30
-    product = abs(q) * _sine_slope((abs(q) + 4) >> 3)
-    return encode(product, -56, negative=q < 0)
+    # 1/4 - |r|. Rounding it to 27 bits costs little: where |r| is finer, the cosine is flat.
+    q = (1 << _TURN_BITS - 2) - _round_shift(abs(r), -e - _TURN_BITS)
+    return encode(abs(q) * _sine_slope(abs(q)), -_TURN_BITS - 26, negative=q < 0)
 
 
 # ---------------------------------------------------------------- fast form: NumPy
@@ -171,6 +172,7 @@ def _splits(x: F32) -> tuple[INT, INT]:
     return bits & 0x7FFFFF | 0x800000, ((bits >> 23) & 255) - 127 - 24 * small
 
 
+@_quiet
 def exp2(x: AnyArray) -> F32:
     """2^x, float32 of any shape."""
     x = np.asarray(x, np.float32)
@@ -183,6 +185,7 @@ def exp2(x: AnyArray) -> F32:
     return np.where(np.isnan(x), CANONICAL_NAN, _pack(p, (fixed >> _EXP2_BITS) + 127))
 
 
+@_quiet
 def recip(x: AnyArray) -> F32:
     """1 / x, float32 of any shape."""
     x = np.asarray(x, np.float32)
@@ -193,6 +196,7 @@ def recip(x: AnyArray) -> F32:
     return np.where(np.isnan(x), CANONICAL_NAN, np.copysign(y, x))
 
 
+@_quiet
 def rsqrt(x: AnyArray) -> F32:
     """1 / sqrt(x), float32 of any shape."""
     x = np.asarray(x, np.float32)
@@ -204,6 +208,7 @@ def rsqrt(x: AnyArray) -> F32:
     return np.where(np.isnan(x) | (x < 0), CANONICAL_NAN, y)
 
 
+@_quiet
 def log2(x: AnyArray) -> F32:
     """log2(x), float32 of any shape."""
     x = np.asarray(x, np.float32)
@@ -221,6 +226,7 @@ def _sine_slopes(fixed: INT) -> INT:
     return (_parabolas(table("sin"), fixed >> 18, fixed & _LOW18, 18) + 2) >> 2
 
 
+@_quiet
 def sin_turns(x: AnyArray) -> F32:
     """sin(2 pi x), float32 of any shape."""
     x = np.asarray(x, np.float32)
@@ -230,18 +236,17 @@ def sin_turns(x: AnyArray) -> F32:
     b = np.where(size > np.float32(0.25), np.float32(0.5) - size, size)
     slope = _sine_slopes(np.rint(b * np.float32(2.0**_TURN_BITS)).astype(np.int64))
     # 24 x 29 bits: the product is exact in float64, so there is one rounding.
-    with np.errstate(under="ignore"):
-        y = (b.astype(np.float64) * slope.astype(np.float64) * 2.0**-26).astype(np.float32)
+    y = (b.astype(np.float64) * slope.astype(np.float64) * 2.0**-26).astype(np.float32)
     y = np.copysign(y, np.where(b == 0, x, r))
     return np.where(np.isfinite(x), y, CANONICAL_NAN)
 
 
+@_quiet
 def cos_turns(x: AnyArray) -> F32:
     """cos(2 pi x), float32 of any shape."""
     x = np.asarray(x, np.float32)
     finite = np.where(np.isfinite(x), x, np.float32(0))
     size = np.abs(finite - np.rint(finite))
-    q = (1 << 28) - np.rint(size * np.float32(2.0**30)).astype(np.int64)
-    product = q * _sine_slopes((np.abs(q) + 4) >> 3)
-    y = product.astype(np.float32) * np.float32(2.0**-56)
+    q = (1 << _TURN_BITS - 2) - np.rint(size * np.float32(2.0**_TURN_BITS)).astype(np.int64)
+    y = (q * _sine_slopes(np.abs(q))).astype(np.float32) * np.float32(2.0 ** (-_TURN_BITS - 26))
     return np.where(np.isfinite(x), y, CANONICAL_NAN)
