@@ -24,7 +24,7 @@ from mellivora.graph.verify import verify
 OLDEST_OPSET = 7
 NEWEST_OPSET = 28
 _DEFAULT_DOMAINS = ("", "ai.onnx")
-assert HANDLERS.keys() >= onnx_layers.LAYERS  # importing it enters its handlers
+_HANDLER_MODULES = (onnx_layers, onnx_moves)  # importing them enters their handlers
 
 
 def load_onnx(source: str | Path | bytes, *, dims: Mapping[str, int] | None = None) -> Graph:
