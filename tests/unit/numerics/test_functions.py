@@ -36,7 +36,7 @@ SWEEPS = {
     "recip": (lambda x: 1 / x, (0, 1, 127, 252, 253, 254), True, 0.78),
     "rsqrt": (lambda x: 1 / np.sqrt(x), (0, 1, 127, 128, 253, 254), False, 0.62),
     "sin_turns": (sine, (0, 1, 60, *range(110, 130), 149, 150), True, 0.60),
-    "cos_turns": (cosine, (0, 1, 60, *range(110, 130), 149, 150), True, 0.60),
+    "cos_turns": (cosine, (0, 1, 60, *range(110, 130), 149, 150), True, 0.72),
 }
 
 
