@@ -1,14 +1,15 @@
 """Chat templates: Jinja programs from model files, run in a sandbox and on a budget.
 
 A template is code by a stranger. It runs in jinja2's immutable sandbox; besides, loop steps and
-calls are counted and the results of `*`, `**`, `%` and `+` are bounded, so that a hostile one ends
-in a coded error and not in a hang.
+calls are counted, and everything that can make a text longer is bounded: operators, filters, calls,
+`~` and set blocks. A hostile template ends in a coded error and not in a hang.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,8 +17,8 @@ from mellivora.errors import ModelError
 
 MAX_TEMPLATE_CHARS = 1 << 20
 MAX_STEPS = 500_000  # loop steps and calls in one rendering
-MAX_TEXT_CHARS = 1 << 24  # of one operator's result
-MAX_NUMBER = 1 << 64
+MAX_TEXT_CHARS = 1 << 24  # of one result, and of any number a call or a filter is given
+MAX_NUMBER = 1 << 64  # of an operator's operands
 
 
 class ChatTemplate:
@@ -72,7 +73,8 @@ class ChatTemplate:
 def _environment() -> Any:
     """Jinja as chat templates expect it: trimmed blocks, loop controls, `raise_exception`."""
     from jinja2 import TemplateError, nodes
-    from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+    from jinja2.exceptions import SecurityError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Environment(ImmutableSandboxedEnvironment):
         intercepted_binops = frozenset(("*", "**", "%", "+"))
@@ -89,18 +91,29 @@ def _environment() -> Any:
 
         def call(self, *args: Any, **kwargs: Any) -> Any:
             self.spend()
-            return super().call(*args, **kwargs)
+            return _bounded(super().call)(*args, **kwargs)
 
         def _parse(self, *args: Any) -> Any:
             tree = super()._parse(*args)
             for loop in list(tree.find_all(nodes.For)):
                 loop.iter = nodes.Filter(loop.iter, "counted_", [], [], None, None)
+            for block in list(tree.find_all(nodes.AssignBlock)):
+                block.filter = nodes.Filter(block.filter, "string", [], [], None, None)
+            for concat in list(tree.find_all(nodes.Concat)):
+                parts = nodes.List(concat.nodes)
+                concat.nodes = [nodes.Filter(parts, "joined_", [], [], None, None)]
             return tree
 
     def counted(items: Iterable[Any]) -> Iterator[Any]:
         for item in items:
             environment.spend()
             yield item
+
+    def joined(parts: list[Any]) -> str:
+        texts = [str(part) for part in parts]
+        if sum(map(len, texts)) > MAX_TEXT_CHARS:
+            raise OverflowError("the result of '~' would be too large")
+        return "".join(texts)
 
     def raise_exception(message: object) -> None:
         raise TemplateError(str(message))
@@ -114,8 +127,25 @@ def _environment() -> Any:
     )
     environment.globals["raise_exception"] = raise_exception
     environment.filters["tojson"] = to_json
-    environment.filters["counted_"] = counted
+    environment.filters = {name: _bounded(f) for name, f in environment.filters.items()}
+    environment.filters |= {"counted_": counted, "joined_": joined}
     return environment
+
+
+def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuses huge numbers as arguments (widths, counts) and huge texts as results."""
+
+    @functools.wraps(function)  # keeps the marks by which jinja2 knows what to pass
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, int) and abs(value) > MAX_TEXT_CHARS:
+                raise OverflowError(f"the argument {value} is too large")
+        result = function(*args, **kwargs)
+        if isinstance(result, str) and len(result) > MAX_TEXT_CHARS:
+            raise OverflowError(f"a text of {len(result)} characters is too large")
+        return result
+
+    return call
 
 
 def _bound_operands(operator: str, left: Any, right: Any) -> None:

@@ -258,7 +258,7 @@ def _gguf_scaling(keys: _Keys, tensors: Mapping[str, Any]) -> RopeScaling:
 
 
 def _gguf_window_layers(keys: _Keys, family: str, layers: int) -> tuple[bool, ...]:
-    pattern = keys.get("attention.sliding_window_pattern", 2 if family == "gemma2" else 6)
+    pattern: Any = keys.get("attention.sliding_window_pattern", 2 if family == "gemma2" else 6)
     if isinstance(pattern, int) and not isinstance(pattern, bool) and pattern > 0:
         return _every(pattern, layers)
     try:
@@ -282,8 +282,8 @@ def config_from_hf(values: Mapping[str, Any], where: str) -> LlmConfig:
     leave a key out.
     """
     names = values.get("architectures") or [values.get("model_type")]
-    family = {"gemma3_text": "gemma3"}.get(values.get("model_type"), values.get("model_type"))
-    causal = isinstance(names, list) and str(names[0]).endswith(("ForCausalLM", str(family)))
+    family = str(values.get("model_type")).removesuffix("_text")
+    causal = isinstance(names, list) and str(names[0]).endswith(("ForCausalLM", family))
     if family not in FAMILIES or not causal or "text_config" in values:
         raise unknown_architecture(names, where)
     keys = _Keys(values, where)

@@ -161,7 +161,11 @@ class StreamDecoder:
 
 def _scrubbed(text: str) -> str:
     """Lone surrogates (JSON can bring them) cannot be encoded: U+FFFD takes their place."""
-    return text.encode("utf-8", "replace").decode() if not text.isascii() else text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def _decoder_style(backend: Any) -> tuple[str, bool]:

@@ -68,7 +68,10 @@ def _byte_level(metadata: Mapping[str, Any], tokens: list[str], where: str) -> A
     backend = Tokenizer(_model(models.BPE, where, vocab=vocabulary, merges=merges))
     if pre in _SPLITS:
         split = pre_tokenizers.Split(Regex(_SPLITS[pre]), behavior="isolated")
-        steps: list[Any] = [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        steps: list[Any] = [
+            split,
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     else:
         steps = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
         if pre == "smollm":
@@ -79,7 +82,7 @@ def _byte_level(metadata: Mapping[str, Any], tokens: list[str], where: str) -> A
 
 
 def _sentencepiece(metadata: Mapping[str, Any], tokens: list[str], where: str) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, normalizers
 
     gemma = str(metadata.get("general.architecture", "")).startswith("gemma")
     scores = np.asarray(metadata.get("tokenizer.ggml.scores", ()), np.float64)
@@ -102,9 +105,10 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: list[str], where: str) -
     )
     backend = Tokenizer(model)
     prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", not gemma))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(
-        replacement=SPACE_MARK, prepend_scheme="first" if prefix else "never", split=False
-    )
+    # As SentencePiece does it: a text (after each special token, too) gets a space in front.
+    marks: list[Any] = [normalizers.Prepend(SPACE_MARK)] if prefix else []
+    marks.append(normalizers.Replace(" ", SPACE_MARK))
+    backend.normalizer = normalizers.Sequence(marks)
     steps = [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
     backend.decoder = decoders.Sequence(
         [*steps, decoders.Strip(content=" ", left=1)] if prefix else steps

@@ -136,7 +136,12 @@ U32 = struct.pack("<I", 4)
     ("content", "code"),
     [
         (header(keys=[text(b"k") + struct.pack("<I", 13)], data=8), "MV0205"),
-        (header(keys=[text(b"k") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 6], data=64), "MV0205"),
+        (
+            header(
+                keys=[text(b"k") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 6], data=64
+            ),
+            "MV0205",
+        ),
         (header(keys=[text(b"k") + U32 + bytes(4)] * 2, data=8), "MV0206"),
         (header(keys=[text(b"general.alignment") + U32 + U32[::-1]], data=8), "MV0207"),
         (header(tensors=[tensor(b"t", (1,) * 5, 0, 0)], data=64), "MV0208"),
@@ -191,11 +196,11 @@ def test_mutated_files_give_coded_errors_only(small: Path, tmp_path: Path) -> No
         try:
             load_model(path)
         except ModelError as error:
-            assert str(error).startswith("error MV02"), case
             codes.add(error.code)
         slowest = max(slowest, time.perf_counter() - began)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
+    assert {code[:4] for code in codes} == {"MV02"}
     assert len(codes) > 8  # the mutations reach many different checks
     # A good file takes milliseconds and about 100 kB; the limits are for what is wrong by orders.
     assert slowest < 5.0
