@@ -1,0 +1,463 @@
+// The machine of docs/design/0002-timing.md, event by event.
+//
+// Knows no instruction and no latency: an operation is a gap, a cost, a number of DRAM bursts, an engine, a kind
+// and its semaphores. `mellivora.sim.stepped` is the same machine one cycle at a time, and a test holds the two
+// equal for every operation. All times are int64 cycles; time t is the clock edge at which cycle [t, t+1) begins.
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "isa.inc"
+
+namespace {
+
+constexpr int64_t NEVER = std::numeric_limits<int64_t>::max();
+constexpr int LOAD = Engine::LOAD - 1, STORE = Engine::STORE - 1, ENGINES = Engine::VECTOR;  // without CONTROL
+constexpr uint32_t RING = 64;  // the largest `outstanding_transfers`
+
+// COMPUTE holds its engine until it ends. ORDER only keeps its place among the transfers of its queue.
+enum Role : uint8_t { COMPUTE, ORDER, TRANSFER, MULTICAST, COLLECTIVE };  // sim.timing.Role
+
+struct Operation {  // sim.timing.OPERATION
+    int64_t gap, cost, bursts;
+    uint8_t engine, role, wait0, wait1, post0, post1, spare[2];
+};
+
+struct Chip {  // sim.timing.ChipNumbers
+    int64_t queue_depth, outstanding, latency, num, den, port;
+};
+
+struct Transfer {
+    int64_t row, ready, left;
+    uint8_t role;
+    bool done;
+};
+
+// Transfers of one queue in order of issue: [head, tail) are in flight, [head, feed) have come to their data phase,
+// `draw` is the one that takes the next burst.
+struct Fifo {
+    Transfer ring[RING];
+    uint32_t head = 0, draw = 0, feed = 0, tail = 0;
+    int64_t streaming = 0;  // in their data phase, not done
+    Transfer& at(uint32_t i) { return ring[i % RING]; }
+};
+
+// Bursts are granted one at a time, round robin, at most `port` a cycle to a requester. Cycle t has
+// granted(t+1) - granted(t) bursts to give, a function of t alone; what nobody can take is lost.
+class Dram {
+  public:
+    struct Requester {
+        int id;
+        int64_t left;     // bursts of the transfer at its head, at `base`
+        int64_t backlog;  // bursts of all its transfers in data phase
+        int64_t share;    // scratch
+    };
+    int64_t next = NEVER;        // the next cycle edge at which a transfer is done
+    std::vector<int> completed;  // requesters with a transfer done by the last `run`
+
+    Dram(const Chip& chip, std::vector<Fifo*> fifos) : chip_(chip), fifos_(std::move(fifos)) {
+        whole_ = chip.num / chip.den;
+        active_.reserve(fifos_.size());
+    }
+
+    // Gives `bursts` more to requester `id` from cycle t on.
+    void feed(int id, int64_t bursts, int64_t t) {
+        for (auto& r : active_)
+            if (r.id == id) {
+                r.backlog += bursts;
+                return;  // its head is the same, and so is `next`
+            }
+        advance(t);
+        auto place = std::find_if(active_.begin(), active_.end(), [&](auto& r) { return r.id > id; });
+        active_.insert(place, {id, bursts, bursts, 0});
+        schedule();
+    }
+
+    // Runs to t == next and marks the transfers done there.
+    void run(int64_t t) {
+        completed.clear();
+        bool short_of = false;
+        shares(t);
+        for (auto& r : active_) short_of |= r.share > r.backlog;
+        if (short_of) {  // somebody runs dry within the last cycle: take that one as it is defined
+            advance(t - 1);
+            step();
+        } else {
+            advance(t);
+        }
+        active_.erase(std::remove_if(active_.begin(), active_.end(), [](auto& r) { return !r.backlog; }),
+                      active_.end());
+        schedule();
+    }
+
+  private:
+    const Chip& chip_;
+    std::vector<Fifo*> fifos_;
+    std::vector<Requester> active_;  // ascending id
+    int64_t whole_, base_ = 0;
+    int pointer_ = 0;  // the id that is asked first
+
+    int64_t granted(int64_t t) const { return chip_.num * t / chip_.den; }
+    bool port_bound() const { return static_cast<int64_t>(active_.size()) * chip_.port <= whole_; }
+    size_t first() const {  // index of the active requester that is asked first
+        for (size_t i = 0; i < active_.size(); ++i)
+            if (active_[i].id >= pointer_) return i;
+        return 0;
+    }
+
+    // What each would get in [base_, t) if none ran dry; returns the place in the order after the last one served.
+    int64_t shares(int64_t t) {
+        const int64_t n = static_cast<int64_t>(active_.size());
+        if (port_bound()) {
+            for (auto& r : active_) r.share = chip_.port * (t - base_);
+            return t > base_ ? n : 0;
+        }
+        const int64_t all = granted(t) - granted(base_), rounds = all / n, rest = all % n;
+        const size_t from = first();
+        for (int64_t p = 0; p < n; ++p) {
+            size_t i = from + p;
+            active_[i < size_t(n) ? i : i - n].share = rounds + (p < rest);
+        }
+        return rest ? rest : all ? n : 0;
+    }
+
+    void advance(int64_t t) {
+        if (t > base_ && !active_.empty()) {
+            const int64_t served = shares(t);
+            if (served) {
+                const int last = active_[(first() + served - 1) % active_.size()].id;
+                for (auto& r : active_) take(r, r.share);
+                pointer_ = last + 1;
+            }
+        }
+        base_ = t;
+    }
+
+    // The cycle [base_, base_ + 1) by its definition.
+    void step() {
+        int64_t budget = granted(base_ + 1) - granted(base_);
+        const size_t n = active_.size(), from = first();
+        int last = -1;
+        for (auto& r : active_) r.share = 0;
+        for (bool any = true; any && budget;) {
+            any = false;
+            for (size_t p = 0; p < n && budget; ++p) {
+                auto& r = active_[(from + p) % n];
+                if (r.share == std::min(chip_.port, r.backlog)) continue;
+                ++r.share, --budget, last = r.id, any = true;
+            }
+        }
+        for (auto& r : active_) take(r, r.share);
+        if (last >= 0) pointer_ = last + 1;
+        ++base_;
+    }
+
+    void take(Requester& r, int64_t bursts) {
+        Fifo& fifo = *fifos_[r.id];
+        r.backlog -= bursts;
+        bool done = false;
+        while (bursts) {
+            Transfer& t = fifo.at(fifo.draw);
+            if (t.role != TRANSFER || t.done) {
+                ++fifo.draw;
+                continue;
+            }
+            const int64_t part = std::min(bursts, t.left);
+            t.left -= part, bursts -= part;
+            if (!t.left) t.done = done = true, --fifo.streaming;
+        }
+        if (done) completed.push_back(r.id);
+        if (r.backlog) {
+            while (fifo.at(fifo.draw).role != TRANSFER || fifo.at(fifo.draw).done) ++fifo.draw;
+            r.left = fifo.at(fifo.draw).left;
+        }
+    }
+
+    void schedule() {
+        next = NEVER;
+        if (active_.empty() || !chip_.num) return;
+        const int64_t n = static_cast<int64_t>(active_.size());
+        int64_t least = NEVER;
+        if (port_bound()) {
+            for (auto& r : active_) least = std::min(least, r.left);
+            next = base_ + (least + chip_.port - 1) / chip_.port;
+            return;
+        }
+        const size_t from = first();
+        for (int64_t p = 0; p < n; ++p) {
+            size_t i = from + p;
+            const auto& r = active_[i < size_t(n) ? i : i - n];
+            least = std::min(least, n * (r.left - 1) + p + 1);  // the grant that ends it
+        }
+        next = ((granted(base_) + least) * chip_.den + chip_.num - 1) / chip_.num;
+    }
+};
+
+struct Core {
+    const Operation* ops = nullptr;
+    int64_t rows = 0, *dispatch = nullptr, *start = nullptr, *end = nullptr;
+    int64_t next_row = 0, dispatched_at = 0;
+    std::vector<int64_t> queue[ENGINES];  // rings of row numbers
+    int64_t pushed[ENGINES] = {}, popped[ENGINES] = {};
+    int64_t free_at[ENGINES] = {}, running[ENGINES], finish[ENGINES];
+    int64_t semaphores[SEMAPHORES] = {};
+    Fifo fifo[2];
+    bool touched = false, aligned = false;  // aligned: the next data of its LOAD is a multicast
+};
+
+class Machine {
+  public:
+    std::vector<Core> cores;
+    int64_t fault = 0, fault_core = 0, fault_row = 0, fault_semaphore = 0, now = 0;
+
+    Machine(const Chip& chip, int64_t count) : cores(count), chip_(chip), wake_(count, NEVER), dram_(chip, fifos()), issued_(count) {
+        int64_t size = 1;
+        while (size < chip.queue_depth) size *= 2;
+        mask_ = size - 1;
+        for (auto& core : cores)
+            for (int e = 0; e < ENGINES; ++e) {
+                core.queue[e].resize(size);
+                core.running[e] = -1, core.finish[e] = NEVER;
+            }
+    }
+
+    void run() {
+        for (auto& core : cores) dispatch(core), touch(core);
+        while (!fault) {
+            for (auto* core : touched_) end(*core);
+            for (auto* core : touched_) feed(*core);
+            feed_multicast();
+            for (auto* core : touched_)
+                for (int e = 0; e < ENGINES; ++e) start(*core, e);
+            for (auto* core : touched_) {
+                wake_[core - cores.data()] = next_event(*core);
+                core->touched = false;
+            }
+            touched_.clear();
+            int64_t t = std::min(dram_.next, multicast_wake());
+            for (int64_t w : wake_) t = std::min(t, w);
+            if (t == NEVER) return;
+            now = t;
+            for (size_t c = 0; c < wake_.size(); ++c)
+                if (wake_[c] == t) touch(cores[c]);
+            if (dram_.next == t) run_dram(t);
+        }
+    }
+
+  private:
+    const Chip& chip_;
+    std::vector<int64_t> wake_;
+    Fifo multicast_;  // `row` counts the cores that have issued it
+    Dram dram_;
+    std::vector<Core*> touched_;
+    std::vector<uint32_t> issued_;  // multicasts issued by each core
+    int64_t mask_ = 0, aligned_ = 0, arrived_ = 0;
+
+    std::vector<Fifo*> fifos() {
+        std::vector<Fifo*> all;
+        for (auto& core : cores) all.push_back(&core.fifo[LOAD]), all.push_back(&core.fifo[STORE]);
+        all.push_back(&multicast_);
+        return all;
+    }
+
+    void touch(Core& core) {
+        if (!core.touched) core.touched = true, touched_.push_back(&core);
+    }
+
+    // CONTROL runs ahead: when a row enters its queue follows from starts that are already known.
+    void dispatch(Core& core) {
+        while (core.next_row < core.rows) {
+            const Operation& op = core.ops[core.next_row];
+            const int e = op.engine;
+            const int64_t k = core.pushed[e], before = k - chip_.queue_depth;
+            if (core.popped[e] <= before) return;
+            int64_t t = core.dispatched_at + op.gap;
+            if (before >= 0) t = std::max(t, core.start[core.queue[e][before & mask_]] + 1);
+            core.dispatch[core.next_row] = core.dispatched_at = t;
+            core.queue[e][k & mask_] = core.next_row++;
+            ++core.pushed[e];
+        }
+    }
+
+    void post(Core& core, int64_t row) {
+        const Operation& op = core.ops[row];
+        core.end[row] = now;
+        for (uint8_t s : {op.post0, op.post1})
+            if (s && ++core.semaphores[s] > SEMAPHORE_MAX && !fault)
+                fault = 6, fault_core = &core - cores.data(), fault_row = row, fault_semaphore = s;
+    }
+
+    void end(Core& core) {
+        for (int e = 0; e < ENGINES; ++e)
+            if (core.finish[e] == now) {
+                post(core, core.running[e]);
+                core.running[e] = -1, core.finish[e] = NEVER;
+            }
+        for (auto& fifo : core.fifo)
+            for (; fifo.head < fifo.tail; ++fifo.head) {
+                const Transfer& t = fifo.at(fifo.head);
+                if (t.role == ORDER ? t.ready > now : !t.done) break;
+                post(core, t.row);
+            }
+    }
+
+    // Transfers whose first word is there join the data phase, in order. Data of a multicast and a core's own
+    // loads never mix: both come through the same port.
+    void feed(Core& core) {
+        for (int q : {LOAD, STORE}) {
+            Fifo& fifo = core.fifo[q];
+            fifo.feed = std::max(fifo.feed, fifo.head);
+            for (; fifo.feed < fifo.tail; ++fifo.feed) {
+                const Transfer& t = fifo.at(fifo.feed);
+                if (t.role == ORDER) continue;
+                if (t.role == MULTICAST || t.ready > now || (q == LOAD && multicast_.streaming)) break;
+                fifo.streaming++;
+                fifo.draw = std::max(fifo.draw, fifo.head);
+                dram_.feed(2 * static_cast<int>(&core - cores.data()) + q, t.left, now);
+            }
+        }
+        align(core);
+    }
+
+    void align(Core& core) {
+        const Fifo& fifo = core.fifo[LOAD];
+        const bool is = fifo.feed < fifo.tail && fifo.ring[fifo.feed % RING].role == MULTICAST && !fifo.streaming;
+        aligned_ += is - core.aligned;
+        core.aligned = is;
+    }
+
+    bool multicast_waits() {  // all cores have issued it and have nothing before it
+        return aligned_ == static_cast<int64_t>(cores.size()) && multicast_.feed < multicast_.tail &&
+               multicast_.at(multicast_.feed).row == aligned_;
+    }
+    int64_t multicast_wake() { return multicast_waits() ? multicast_.at(multicast_.feed).ready : NEVER; }
+
+    void feed_multicast() {
+        while (multicast_waits() && multicast_.at(multicast_.feed).ready <= now) {
+            multicast_.streaming++;
+            dram_.feed(2 * static_cast<int>(cores.size()), multicast_.at(multicast_.feed++).left, now);
+            for (auto& core : cores) {
+                Fifo& fifo = core.fifo[LOAD];
+                ++fifo.feed;
+                while (fifo.feed < fifo.tail && fifo.at(fifo.feed).role == ORDER) ++fifo.feed;
+                align(core);
+            }
+        }
+    }
+
+    void run_dram(int64_t t) {
+        dram_.run(t);
+        for (int id : dram_.completed) {
+            if (id < 2 * static_cast<int>(cores.size())) {
+                touch(cores[id / 2]);
+                continue;
+            }
+            for (; multicast_.head < multicast_.feed && multicast_.at(multicast_.head).done; ++multicast_.head)
+                for (auto& core : cores) {
+                    Fifo& fifo = core.fifo[LOAD];
+                    uint32_t i = fifo.head;
+                    while (fifo.at(i).role != MULTICAST || fifo.at(i).done) ++i;
+                    fifo.at(i).done = true;
+                    touch(core);
+                }
+        }
+    }
+
+    void start(Core& core, int e) {
+        if (core.running[e] >= 0 || core.popped[e] == core.pushed[e] || core.free_at[e] > now) return;
+        const int64_t row = core.queue[e][core.popped[e] & mask_];
+        const Operation& op = core.ops[row];
+        if (core.dispatch[row] > now) return;
+        auto& sem = core.semaphores;
+        if (op.wait0 && sem[op.wait0] < 1) return;
+        if (op.wait1 && sem[op.wait1] < 1 + (op.wait0 == op.wait1)) return;
+        if (op.role != COMPUTE) {
+            const int64_t in_flight = core.fifo[e].tail - core.fifo[e].head;
+            if (op.role == COLLECTIVE ? in_flight > 0 : in_flight >= chip_.outstanding) return;
+        }
+        if (op.wait0) --sem[op.wait0];
+        if (op.wait1) --sem[op.wait1];
+        core.start[row] = now;
+        ++core.popped[e];
+        core.free_at[e] = now + op.cost;
+        if (op.role == COMPUTE) {
+            core.running[e] = row, core.finish[e] = now + op.cost;
+        } else if (op.role == COLLECTIVE) {
+            core.running[e] = row;
+            if (++arrived_ == static_cast<int64_t>(cores.size())) rendezvous(now + op.cost);
+        } else {
+            issue(core, core.fifo[e], row, op);
+        }
+        dispatch(core);
+    }
+
+    void issue(Core& core, Fifo& fifo, int64_t row, const Operation& op) {
+        const Role role = op.bursts || op.role == ORDER ? static_cast<Role>(op.role) : ORDER;
+        const int64_t ready = now + op.cost + (role == ORDER ? 0 : chip_.latency);
+        fifo.at(fifo.tail++) = {row, ready, op.bursts, static_cast<uint8_t>(role), false};
+        if (role != MULTICAST) return;
+        const uint32_t k = issued_[&core - cores.data()]++;
+        if (k == multicast_.tail) multicast_.at(multicast_.tail++) = {0, ready, op.bursts, TRANSFER, false};
+        Transfer& shared = multicast_.at(k);
+        shared.row++, shared.ready = std::max(shared.ready, ready);
+        align(core);
+    }
+
+    void rendezvous(int64_t finish) {
+        arrived_ = 0;
+        for (size_t c = 0; c < cores.size(); ++c) {
+            cores[c].finish[STORE] = cores[c].free_at[STORE] = finish;
+            wake_[c] = std::min(wake_[c], finish);
+        }
+    }
+
+    int64_t next_event(Core& core) {
+        int64_t t = NEVER;
+        for (int e = 0; e < ENGINES; ++e) {
+            t = std::min(t, core.finish[e]);
+            if (core.running[e] >= 0 || core.popped[e] == core.pushed[e]) continue;
+            const int64_t row = core.queue[e][core.popped[e] & mask_];
+            const int64_t may = std::max(core.free_at[e], core.dispatch[row]);
+            if (may > now) t = std::min(t, may);
+        }
+        for (auto& fifo : core.fifo) {
+            if (fifo.head == fifo.tail) continue;
+            const Transfer& head = fifo.at(fifo.head);
+            if (head.role == ORDER) t = std::min(t, head.ready);
+            if (fifo.feed < fifo.tail) {
+                uint32_t i = fifo.feed;
+                while (i < fifo.tail && fifo.at(i).role == ORDER) ++i;
+                const Transfer& fresh = fifo.at(i);
+                if (i < fifo.tail && fresh.role == TRANSFER && fresh.ready > now) t = std::min(t, fresh.ready);
+            }
+        }
+        return t;
+    }
+};
+
+}  // namespace
+
+// Runs `cores` programs. Fills dispatch, start and end of each row (those not reached keep what they had).
+// report: cause, core, row, semaphore, last event's cycle; then for each core the semaphore counts.
+// Returns the number of rows that have ended.
+extern "C" int64_t timing_run(int64_t cores, const Operation* const* ops, const int64_t* rows, const Chip* chip,
+                              int64_t* const* dispatch, int64_t* const* start, int64_t* const* end,
+                              int64_t* report) {
+    Machine machine(*chip, cores);
+    for (int64_t c = 0; c < cores; ++c) {
+        Core& core = machine.cores[c];
+        core.ops = ops[c], core.rows = rows[c];
+        core.dispatch = dispatch[c], core.start = start[c], core.end = end[c];
+    }
+    machine.run();
+    const int64_t head[] = {machine.fault, machine.fault_core, machine.fault_row, machine.fault_semaphore, machine.now};
+    std::copy(std::begin(head), std::end(head), report);
+    int64_t ended = 0;
+    for (int64_t c = 0; c < cores; ++c) {
+        std::copy_n(machine.cores[c].semaphores, SEMAPHORES, report + 5 + c * SEMAPHORES);
+        for (int64_t i = 0; i < rows[c]; ++i) ended += end[c][i] >= 0;
+    }
+    return ended;
+}
