@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mellivora.errors import GraphError, ModelError
-from mellivora.frontends import onnx_layers
+from mellivora.frontends import onnx_layers, onnx_moves
 from mellivora.frontends.onnx_import import Importer, NodeView, Operand
 from mellivora.frontends.onnx_ops import ELEMENT_TYPES, HANDLERS
 from mellivora.graph.ir import DTYPES, Array, Dim, Graph, Node, Value, drop_unused

@@ -171,7 +171,7 @@ def where(_c: Context, _a: Attrs, x: Operands) -> Array:
 # ---- contractions --------------------------------------------------------------------------------
 def linear(context: Context, _a: Attrs, x: Operands) -> Array:
     """x @ weight.T + bias, by the run's precision."""
-    rows = x[0].reshape(-1, x[0].shape[-1]).astype(np.float32, copy=False)
+    rows = x[0].reshape(math.prod(x[0].shape[:-1]), x[0].shape[-1]).astype(np.float32, copy=False)
     y = context.precision.linear(rows, x[1])
     if x[2] is not None:
         y = y + as_f32(x[2])
