@@ -53,7 +53,7 @@ def test_error_of_three_slices_is_bounded_by_the_passes_left_out(rng):
     true = a.astype(np.float64) @ b.astype(np.float64).T
     error = np.abs(block_matmul(quantize(a, "x3"), quantize(b, "x3")) - true).max()
     # Left out: passes (1, 2), (2, 1), (2, 2): at most 2.01 * 2^16 * 2^-36 of the scales' product
-    # for each of 512 products (scales at most 2^2 for |x| < 8, so 2^4); lower slices are unsigned, so
+    # for each of 512 products (scales at most 2^2 for |x| < 8: 2^4); lower slices are unsigned, so
     # these do not cancel. Then 96 FP32 additions on sums below 128, each within 2^-18.
     assert error < 512 * 2.01 * 2.0**-20 * 2.0**4 + 96 * 2.0**-18
 
