@@ -244,7 +244,7 @@ def test_rope_is_a_complex_rotation(style: str, rotary: int, factors: bool) -> N
     table = np.linspace(1, 4, size // 2, dtype=np.float32) if factors else None
     want = x.astype(np.float64).reshape(5, 2, 8).copy()
     for row, head, i in np.ndindex(5, 2, size // 2):
-        frequency = theta ** (-2 * i / size) / (table[i] if table is not None else 1)
+        frequency = theta ** (-2 * i / size) / (1 if table is None else float(table[i]))
         pair = (i, i + size // 2) if style == "half" else (2 * i, 2 * i + 1)
         z = complex(*want[row, head, pair]) * np.exp(1j * positions[row] * frequency)
         want[row, head, pair] = z.real, z.imag
@@ -258,9 +258,9 @@ def test_movement_is_numpy() -> None:
     assert np.array_equal(run("reshape", x, shape=(4, -1))[0], x.reshape(4, 6))
     assert np.array_equal(run("transpose", x, perm=(2, 0, 1))[0], x.transpose(2, 0, 1))
     assert np.array_equal(run("concat", x, x[:, :0], x, axis=1)[0], np.concatenate([x, x], 1))
-    cut = dict(axes=(0, 2), starts=(-1, 3), stops=(-3, 0), steps=(-1, -2))
+    cut = {"axes": (0, 2), "starts": (-1, 3), "stops": (-3, 0), "steps": (-1, -2)}
     assert np.array_equal(run("slice", x, **cut)[0], x[-1:-3:-1, :, 3:0:-2])
-    back = dict(axes=(2,), starts=(-1,), stops=(-(2**63),), steps=(-1,))
+    back = {"axes": (2,), "starts": (-1,), "stops": (-(2**63),), "steps": (-1,)}
     assert np.array_equal(run("slice", x, **back)[0], x[:, :, ::-1])
     parts = run("split", x, axis=-1, sizes=(1, 0, 3))
     assert [p.shape for p in parts] == [(2, 3, 1), (2, 3, 0), (2, 3, 3)]
@@ -287,7 +287,7 @@ def test_embedding_rows_and_range() -> None:
     assert caught.value.code == "MV0318"
 
 
-def _conv_by_definition(x, w, bias, strides, pads, dilations, groups):  # noqa: ANN001, ANN202
+def _conv_by_definition(x, w, bias, strides, pads, dilations, groups):
     rank = x.ndim - 2
     widths = [(0, 0), (0, 0), *((pads[i], pads[rank + i]) for i in range(rank))]
     x = np.pad(x.astype(np.float64), widths)
@@ -299,9 +299,7 @@ def _conv_by_definition(x, w, bias, strides, pads, dilations, groups):  # noqa: 
     y = np.zeros((x.shape[0], w.shape[0], *counts))
     for n, m, *at in np.ndindex(*y.shape):
         first = m // out_each * each
-        window = tuple(
-            slice(at[i] * strides[i], None, dilations[i]) for i in range(rank)
-        )
+        window = tuple(slice(at[i] * strides[i], None, dilations[i]) for i in range(rank))
         block = x[(n, slice(first, first + each), *window)]
         block = block[(slice(None), *(slice(0, k) for k in w.shape[2:]))]
         y[(n, m, *at)] = np.sum(block * w[m]) + bias[m]
@@ -319,9 +317,9 @@ def _conv_by_definition(x, w, bias, strides, pads, dilations, groups):  # noqa: 
         ((0, 2, 4), (3, 2, 2), (1,), (0, 0), (1,), 1),
     ],
 )
-def test_conv(x, w, strides, pads, dilations, groups) -> None:  # noqa: ANN001
+def test_conv(x, w, strides, pads, dilations, groups) -> None:
     data, weight, bias = normal(*x), normal(*w, seed=1), normal(w[0], seed=2)
-    attrs = dict(strides=strides, pads=pads, dilations=dilations, groups=groups)
+    attrs = {"strides": strides, "pads": pads, "dilations": dilations, "groups": groups}
     want = _conv_by_definition(data, weight, bias, **attrs)
     size = _conv_by_definition(np.abs(data), np.abs(weight), np.abs(bias), **attrs)
     terms = math.prod(w[1:]) + 1
