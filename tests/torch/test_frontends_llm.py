@@ -173,6 +173,16 @@ def test_bfloat16_and_sharded_folder(name: str, tmp_path: Path) -> None:
     assert np.abs(ours(load_model(tmp_path / "shards"), ids) - logits).max() <= bound
 
 
+def test_the_packaged_tiny_model() -> None:
+    model = load_model("tiny")
+    reference = hf.AutoModelForCausalLM.from_pretrained(model.source, dtype=torch.float32).eval()
+    assert model.tokenizer is not None
+    ids = model.tokenizer.encode("My lord, the king is come to see the play.")
+    logits, bound = expected(reference, ids)
+    assert np.abs(ours(model, ids) - logits).max() <= bound
+    assert model.tokenizer.decode(ids) == "My lord, the king is come to see the play."
+
+
 def test_smollm2_logits_equal_transformers() -> None:
     """The real checkpoint: Q4_1 and Q8_0 weights, exact in FP32, un-permuted rotary rows."""
     model = load_model("smollm2")

@@ -127,7 +127,7 @@ def load_model(
     if convert_to not in FORMATS or FORMATS[convert_to].is_float:
         raise ModelError(
             "MV0256",
-            "unknown block format",
+            "unknown weight format",
             given=repr(convert_to),
             allowed=", ".join(name for name, fmt in FORMATS.items() if not fmt.is_float),
             hint="choose a format of the list",

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from mellivora.errors import ModelError
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3")
@@ -157,14 +159,22 @@ class _Keys:
         return float(value)
 
     def fault(self, name: str, value: Any, allowed: str) -> ModelError:
-        missing = value is None
+        key = self.prefix + name
+        if value is None:
+            return ModelError(
+                "MV0251",
+                f"the model's configuration lacks the key {key}",
+                where=self.where,
+                allowed=allowed,
+                hint="check that the model file is complete and of a supported family",
+            )
         return ModelError(
-            "MV0251" if missing else "MV0252",
-            f"the model's key {self.prefix}{name} is " + ("missing" if missing else "unusable"),
+            "MV0252",
+            f"the model's key {key} has an unsupported value",
             where=self.where,
-            given="nothing" if missing else repr(value)[:80],
+            given=repr(value)[:80],
             allowed=allowed,
-            hint="check that the model file is complete and of a supported family",
+            hint="use a model of a supported family, or export it to ONNX",
         )
 
 
@@ -261,11 +271,10 @@ def _gguf_window_layers(keys: _Keys, family: str, layers: int) -> tuple[bool, ..
     pattern: Any = keys.get("attention.sliding_window_pattern", 2 if family == "gemma2" else 6)
     if isinstance(pattern, int) and not isinstance(pattern, bool) and pattern > 0:
         return _every(pattern, layers)
-    try:
-        return tuple(bool(flag) for flag in pattern)
-    except TypeError:
-        allowed = "a positive integer or a flag for each layer"
-        raise keys.fault("attention.sliding_window_pattern", pattern, allowed) from None
+    if isinstance(pattern, np.ndarray) and pattern.ndim == 1:
+        return tuple(bool(flag) for flag in pattern.tolist())
+    allowed = "a positive integer or a flag for each layer"
+    raise keys.fault("attention.sliding_window_pattern", pattern, allowed)
 
 
 def _every(pattern: int, layers: int) -> tuple[bool, ...]:

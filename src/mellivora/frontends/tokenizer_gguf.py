@@ -35,7 +35,8 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str) -> Tokenizer:
     kind = metadata.get("tokenizer.ggml.model")
     tokens = metadata.get("tokenizer.ggml.tokens")
     if kind not in ("gpt2", "llama"):
-        raise _unsupported("tokenizer.ggml.model", kind, "gpt2, llama", where)
+        at = f"{where}: tokenizer.ggml.model"
+        raise _unsupported("MV0246", "unknown kind of tokenizer", kind, "gpt2, llama", at)
     if not isinstance(tokens, list) or not all(isinstance(t, str) for t in tokens):
         raise _damaged("tokenizer.ggml.tokens", "no list of strings", where)
     backend = (_byte_level if kind == "gpt2" else _sentencepiece)(metadata, tokens, where)
@@ -58,7 +59,8 @@ def _byte_level(metadata: Mapping[str, Any], tokens: list[str], where: str) -> A
 
     pre = metadata.get("tokenizer.ggml.pre", "gpt-2")
     if pre not in PRE_TOKENIZERS:
-        raise _unsupported("tokenizer.ggml.pre", pre, ", ".join(PRE_TOKENIZERS), where)
+        known, at = ", ".join(PRE_TOKENIZERS), f"{where}: tokenizer.ggml.pre"
+        raise _unsupported("MV0247", "unknown rule for splitting text", pre, known, at)
     raw = metadata.get("tokenizer.ggml.merges")
     if not isinstance(raw, list):
         raise _damaged("tokenizer.ggml.merges", "missing", where)
@@ -157,11 +159,11 @@ def _id(metadata: Mapping[str, Any], name: str, tokens: Sequence[str], where: st
     return value
 
 
-def _unsupported(key: str, given: Any, allowed: str, where: str) -> ModelError:
+def _unsupported(code: str, what: str, given: Any, allowed: str, where: str) -> ModelError:
     return ModelError(
-        "MV0246" if key.endswith("model") else "MV0247",
-        "the model's tokenizer is not supported",
-        where=f"{where}: {key}",
+        code,
+        what,
+        where=where,
         given=repr(given)[:80],
         allowed=allowed,
         hint="use the Hugging Face folder of the model, with its tokenizer.json",

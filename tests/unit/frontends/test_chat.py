@@ -19,7 +19,7 @@ def render(source: str, **tokens: str) -> str:
 @pytest.mark.parametrize(
     ("source", "text"),
     [
-        ("{% for m in messages %}{{ m.role }}{{ m['content'] }};{% endfor %}", "userhi;assistantho;"),
+        ("{% for m in messages %}{{ m.role[0] }}{{ m['content'] }};{% endfor %}", "uhi;aho;"),
         ("{{ bos_token }}{% if add_generation_prompt %}>{% endif %}{{ eos_token }}", "<s>></s>"),
         ("{% for m in messages %}{{ loop.index0 }}{{ loop.last }}{% endfor %}", "0False1True"),
         ("{% for m in messages[::-1] %}{{ m.content ~ 1 }}{% break %}{% endfor %}", "ho1"),

@@ -16,7 +16,7 @@ from tests.unit.frontends.gguf_samples import write_small
 from mellivora.errors import ModelError
 from mellivora.frontends.gguf_file import GGML_TYPES, GgufFile
 from mellivora.frontends.llm import load_model
-from mellivora.numerics import BlockTensor
+from mellivora.numerics import BlockTensor, quantize
 
 SEED = 20
 CASES = 2000
@@ -95,6 +95,23 @@ def test_each_type_that_can_be_written(name: str, tmp_path: Path) -> None:
         assert tensor.fmt == name.lower()
         np.testing.assert_array_equal(tensor.dequantize(), wanted)
         assert notes == []
+
+
+@pytest.mark.parametrize("name", ["Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K", "IQ4_NL", "MXFP4"])
+def test_types_without_a_block_format_are_converted(name: str, tmp_path: Path) -> None:
+    """Raw blocks of random bytes below 64: every half among them is finite."""
+    kind = gguf.GGMLQuantizationType[name]
+    values, size = gguf.GGML_QUANT_SIZES[kind]
+    raw = np.random.default_rng(4).integers(0, 64, (6, 512 // values * size), np.uint8)
+    writer = gguf.GGUFWriter(tmp_path / "one.gguf", "llama")
+    writer.add_tensor("x", raw, raw_dtype=kind)
+    for step in ("write_header_to_file", "write_kv_data_to_file", "write_tensors_to_file", "close"):
+        getattr(writer, step)()
+    notes: list[str] = []
+    tensor = GgufFile(tmp_path / "one.gguf").tensor("x", notes=notes)
+    assert isinstance(tensor, BlockTensor)
+    assert tensor.same_bits(quantize(gguf.dequantize(raw, kind), "mxint8"))
+    assert notes == [f"x: {name} converted to mxint8 at load"]
 
 
 def test_missing_empty_and_foreign_files(tmp_path: Path) -> None:
