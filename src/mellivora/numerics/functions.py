@@ -7,7 +7,7 @@ Every one is integer arithmetic in stated widths: reduce the argument, look up a
     p  = c0 + (((c1 + p2) * d) >> D)         25 x D bits,  D = 16 or 18
 
 and round once, to nearest even. `*_bits` take and give bit patterns in Python integers: they are
-the meaning. The array functions are the same in NumPy, proven equal by tests. Largest errors in ulp,
+the meaning. The array functions are the same in NumPy, proven equal by tests. Largest errors, ulp,
 by exhaustive sweeps over all significands: exp2 0.71, log2 0.58, recip 0.78, rsqrt 0.62, sin_turns
 0.60, cos_turns 0.72.
 
