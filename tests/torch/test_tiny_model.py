@@ -14,6 +14,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+torch.set_num_threads(1)  # two threads gain nothing at this size and lose much on a busy machine
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "src" / "mellivora" / "models" / "tiny"
 HELD_OUT = Path(__file__).parent / "data" / "tiny_held_out.txt"
