@@ -124,11 +124,14 @@ def _store(o: Ints, c: Ints, chip: ChipSpec, limits: Ints | None) -> Footprint:
 
 
 def _exchange(o: Ints, c: Ints, chip: ChipSpec, limits: Ints | None) -> Footprint:
-    dst, src, size, stride = o[:4]
-    if size <= 0:
+    dst, src, size, stride, rows, dst_row, src_row = o[:7]
+    if size <= 0 or rows <= 0:
         return NOTHING
-    read = _region(chip, src, 1, size, size)
-    return Footprint((read,), (_region(chip, dst, chip.cores, size, stride),))
+    read = _region(chip, src, rows, size, src_row)
+    if stride == size:  # the cores' parts of a row touch
+        return Footprint((read,), (_region(chip, dst, rows, size * chip.cores, dst_row),))
+    parts = [_region(chip, dst + i * stride, rows, size, dst_row) for i in range(chip.cores)]
+    return Footprint((read,), tuple(parts))
 
 
 def _nothing(o: Ints, c: Ints, chip: ChipSpec, limits: Ints | None) -> Footprint:
@@ -163,25 +166,27 @@ def _matmul(o: Ints, c: Ints, chip: ChipSpec, limits: Ints | None) -> Footprint:
 
 def _matmul_b(o: Ints, c: Ints, chip: ChipSpec, fmt: int, slices: int) -> list[Region]:
     """Codes and scales of B; blocks without holes give one region, however many they are."""
-    b, blocks, n, pitch, plane, pace = o[3], o[5], o[6], c[3], c[4], c[5]
-    if fmt == _ROWS:
-        return [_region(chip, b + j * plane, 32 * blocks, n, pitch) for j in range(slices)]
+    b, blocks, n, pitch, first, pace = o[3], o[5], o[6], c[3], c[4], c[5]
+    if fmt == _ROWS:  # `first` is the distance of planes there
+        return [_region(chip, b + j * first, 32 * blocks, n, pitch) for j in range(slices)]
     if pace < 0:  # the same blocks from the lowest address up
         b, pace = b + (blocks - 1) * pace, -pace
     dwords, scale_bytes = _DWORDS[fmt] * slices, _SCALE_BYTES[fmt]
-    scales_at = b + 4 * dwords * pitch
-    if n == pitch:
+    if n == pitch and first == 0:
         return [_region(chip, b, blocks, (4 * dwords + scale_bytes) * n, pace)]
     if pitch < 0:
         raise Fault(3, f"pitch {pitch}")
+    at = b + 4 * first
     if dwords < blocks:
-        found = [_region(chip, b + 4 * d * pitch, blocks, 4 * n, pace) for d in range(dwords)]
+        found = [_region(chip, at + 4 * d * pitch, blocks, 4 * n, pace) for d in range(dwords)]
     else:
-        found = [_region(chip, b + i * pace, dwords, 4 * n, 4 * pitch) for i in range(blocks)]
+        found = [_region(chip, at + i * pace, dwords, 4 * n, 4 * pitch) for i in range(blocks)]
     if scale_bytes:
-        found.append(_region(chip, scales_at, blocks, min(scale_bytes, 2) * n, pace))
-    if scale_bytes == 4:
-        found.append(_region(chip, scales_at + 2 * pitch, blocks, 2 * n, pace))
+        width = min(scale_bytes, 2)
+        at = b + 4 * dwords * pitch + width * first
+        found.append(_region(chip, at, blocks, width * n, pace))
+        if scale_bytes == 4:
+            found.append(_region(chip, at + 2 * pitch, blocks, 2 * n, pace))
     return found
 
 
