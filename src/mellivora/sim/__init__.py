@@ -1,0 +1,1 @@
+"""Simulators: `expand` (CONTROL), `functional` (bits), `timing` (cycles)."""

@@ -1,0 +1,393 @@
+"""The functional simulator: what a program computes, bit for bit, without time.
+
+Every core runs its stream in program order to the next collective (EXCH, BARRIER) or HALT; when all have come,
+the collective is done and they go on. The checker proves that program order is one of the orders the machine may
+take. LOADM is a plain load here. Semaphores are counted: a wait that finds nothing and a post past the maximum
+fault as they would on the machine (posts count when the operation starts).
+
+Two backends give the same bits and the same faults: "native" (C++), and "reference", which runs the meanings of
+`isa.meaning` in Python. The native one knows only *that* an instruction faults; cause and words always come from the
+definition, which is run once more on the faulting instruction.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mellivora.errors import UsageError
+from mellivora.isa import control, meaning, modes
+from mellivora.isa.encoding import (
+    ENGINES,
+    R_CONFIG,
+    R_GAP,
+    R_OPCODE,
+    R_PC,
+    R_POST0,
+    R_POST1,
+    R_SLOT,
+    R_WAIT0,
+    R_WAIT1,
+    REGISTERS,
+    SEMAPHORE_MAX,
+    SEMAPHORES,
+    SLOTS,
+)
+from mellivora.isa.state import Bytes, Core, Fault
+from mellivora.isa.table import BY_NAME, BY_OPCODE, COLLECTIVES, Instruction
+from mellivora.native import build
+from mellivora.sim.expand import as_code, control_fault
+from mellivora.spec import ChipSpec
+
+Backend = Literal["native", "reference"]
+Row = Sequence[int]
+
+_EXCHANGE = BY_NAME["exch"].opcode
+_MATMUL = BY_NAME["matmul"].opcode
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class FaultRecord:
+    """Where and why the machine stopped: core, engine's name, program counter, cause 1..9, words."""
+
+    core: int
+    engine: str
+    pc: int
+    cause: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class RunStats:
+    """Totals over all cores of one run.
+
+    engine_ops: operations of engines; instructions: those and CONTROL's; macs: multiply-accumulates of
+    MATRIX, every pass counted; seconds: of this host.
+    """
+
+    engine_ops: int
+    instructions: int
+    seconds: float
+    macs: int
+
+
+class Machine:
+    """A chip with its memories and a program.
+
+    dram: uint8 array that the machine uses in place, or its size in bytes (zeros).
+    windows: (base, limit) in bytes, each inside dram.
+    threads: host threads of the native backend; results do not depend on it.
+    `cores[i].scratchpad` and `.accumulators` are the live memories of core i.
+    Raises UsageError MV0841 (dram), MV0842 (windows).
+    """
+
+    def __init__(
+        self,
+        chip: ChipSpec,
+        *,
+        dram: Bytes | int,
+        windows: Sequence[tuple[int, int]],
+        threads: int = 2,
+        backend: Backend = "native",
+    ) -> None:
+        self.chip, self.backend = chip, backend
+        self.threads = max(1, min(threads, chip.cores))
+        self.dram: Bytes = np.zeros(dram, np.uint8) if isinstance(dram, int) else dram
+        if self.dram.dtype != np.uint8 or self.dram.ndim != 1 or not self.dram.flags.c_contiguous:
+            raise UsageError("MV0841", "DRAM must be one contiguous array of bytes",
+                             given=f"{self.dram.dtype} {self.dram.shape}", allowed="uint8, one axis",
+                             hint="Give np.zeros(size, np.uint8), or the size alone.")  # fmt: skip
+        self.windows = [(int(base), int(limit)) for base, limit in windows]
+        for base, limit in self.windows:
+            if base < 0 or limit < 0 or base + limit > self.dram.nbytes:
+                raise UsageError("MV0842", "a window leaves DRAM", given=f"base {base}, limit {limit}",
+                                 allowed=f"within {self.dram.nbytes} bytes",
+                                 hint="Give the machine more DRAM, or move the window.")  # fmt: skip
+        self._pads = _aligned(chip.cores, chip.sram_bytes)
+        self._accumulators = _aligned(chip.cores, chip.accumulator_bytes)
+        self.cores = [self._core(index) for index in range(chip.cores)]
+        self.code = np.zeros((0, 2), np.uint64)
+
+    def _core(self, index: int) -> Core:
+        core = Core(self.chip, self.dram, self.windows, index)
+        core.scratchpad = self._pads[index, : self.chip.sram_bytes]
+        core.accumulators = self._accumulators[index, : self.chip.accumulator_bytes]
+        return core
+
+    def load(self, code: npt.ArrayLike) -> None:
+        """Take a program: code uint64 [words, 2], low half first. All cores run the same."""
+        self.code = as_code(code)
+
+    def run(self, parameters: npt.ArrayLike = (), *, poison: bool = False) -> RunStats:
+        """Run the program to its end on all cores.
+
+        parameters: int32 [P] for all cores alike, or [cores, P].
+        poison: fill scratchpads and accumulators with 0xFF (NaN) first, so that use of stale data shows;
+        else they are as the last run left them.
+        Raises Fault (MV07xx), with a FaultRecord as `.record`, if the program faults: the faulting
+        instruction has written nothing, and every core has run to its next collective or its own fault.
+        """
+        values = np.asarray(parameters, np.int32)
+        values = np.ascontiguousarray(np.broadcast_to(values, (self.chip.cores, values.shape[-1])))
+        if poison:
+            self._pads[...] = 0xFF
+            self._accumulators[...] = 0xFF
+        started = time.perf_counter()
+        run = self._run_native if self.backend == "native" else self._run_reference
+        engine_ops, instructions, macs = run(values)
+        return RunStats(engine_ops, instructions, time.perf_counter() - started, macs)
+
+    # ------------------------------------------------------------------------------------------ native
+
+    def _run_native(self, values: npt.NDArray[np.int32]) -> tuple[int, int, int]:
+        windows = np.array(self.windows or [(0, 0)], np.int64)
+        setup = _Setup(
+            *(self.chip.cores, self.chip.sram_bytes, self.chip.accumulator_bytes),
+            *(self.chip.columns, self.chip.accumulator_rows, self.threads, control.WATCHDOG_STEPS),
+            *(len(self.code), values.shape[1], len(self.windows)),
+            *(self.code.ctypes.data, values.ctypes.data, self._pads.ctypes.data),
+            *(self._accumulators.ctypes.data, self.dram.ctypes.data),
+            *(self._pads.strides[0], self._accumulators.strides[0], windows.ctypes.data),
+        )
+        reports = np.zeros(self.chip.cores, _REPORT)
+        stop = _library().mellivora_run(ctypes.byref(setup), reports.ctypes.data)
+        if stop:
+            raise self._native_fault(stop, reports, values)
+        totals = (int(reports[name].sum()) for name in ("engine_ops", "steps", "macs"))
+        return next(totals), next(totals), next(totals)
+
+    def _native_fault(
+        self, stop: int, reports: npt.NDArray[Any], values: npt.NDArray[np.int32]
+    ) -> Fault:
+        """The Fault of a run that stopped, in the words of the definition."""
+        if stop == _CORE_FAULT:
+            index = next(i for i, report in enumerate(reports) if report["status"] == _FAULTED)
+            report = reports[index]
+            pc, kind = int(report["pc"]), int(report["fault"])
+            if kind <= _WATCHDOG_FAULT:
+                state = np.array([kind, pc, report["depth"], 0, *report["registers"]], np.int64)
+                return _recorded(
+                    control_fault(self.code, values[index], state), index, "CONTROL", pc
+                )
+            row = BY_OPCODE[int(report["opcode"])]
+            if kind != _MEANING_FAULT:
+                fault = semaphore_fault(int(report["semaphore"]), waits=kind == _WAIT_FAULT)
+                return _recorded(fault, index, ENGINES[row.engine], pc)
+            try:
+                perform(self.cores[index], row, report["slot"].tolist(), report["config"].tolist())
+            except Fault as fault:
+                return _recorded(fault, index, ENGINES[row.engine], pc)
+            raise AssertionError(f"native {row.name} faults at {pc}, its meaning does not")
+        at = [_At(int(r["opcode"]), int(r["pc"]), r["slot"].tolist()) if r["status"] != _HALTED else None
+              for r in reports]  # fmt: skip
+        return collective_fault(self.cores, at)
+
+    # --------------------------------------------------------------------------------------- reference
+
+    def _run_reference(self, values: npt.NDArray[np.int32]) -> tuple[int, int, int]:
+        words = control.words_of(self.code)
+        lanes = [_Lane(core, control.Sequencer(words, values[i].tolist(), core_id=i, cores=len(self.cores)))
+                 for i, core in enumerate(self.cores)]  # fmt: skip
+        while True:
+            faults = [fault for lane in lanes if (fault := lane.run())]
+            if faults:
+                raise faults[0]
+            at = [lane.at for lane in lanes]
+            if not any(at):
+                return (sum(lane.ops for lane in lanes), sum(lane.steps for lane in lanes),
+                        sum(lane.macs for lane in lanes))  # fmt: skip
+            if len({one.opcode if one else -1 for one in at}) > 1:
+                raise collective_fault(self.cores, at)
+            if at[0] and at[0].opcode == _EXCHANGE:
+                kept = [(core.scratchpad.copy(), core.accumulators.copy()) for core in self.cores]
+                try:
+                    meaning.exchange(self.cores, [one.slots for one in at if one])
+                except Fault:
+                    for core, memory in zip(self.cores, kept, strict=True):
+                        core.scratchpad[...], core.accumulators[...] = memory
+                    raise collective_fault(self.cores, at) from None
+
+
+@dataclass(frozen=True)
+class _At:
+    """A collective that a core has come to."""
+
+    opcode: int
+    pc: int
+    slots: list[int]
+
+
+class _Lane:
+    """One core of the reference backend."""
+
+    def __init__(self, core: Core, sequencer: control.Sequencer) -> None:
+        self.core, self.sequencer = core, sequencer
+        self.rows: Iterator[Row] = sequencer.stream()
+        self.semaphores = [0] * SEMAPHORES
+        self.at: _At | None = None
+        self.ops = self.steps = self.macs = 0
+
+    def run(self) -> Fault | None:
+        """Run to the next collective (then `at` says which), HALT or fault."""
+        self.at = None
+        try:
+            for row in self.rows:
+                self.ops += 1
+                self.steps += row[R_GAP]
+                engine = BY_OPCODE[row[R_OPCODE]].engine
+                try:
+                    if self._step(row):
+                        return None
+                except Fault as fault:
+                    return _recorded(fault, self.core.core_id, ENGINES[engine], row[R_PC])
+        except Fault as fault:
+            return _recorded(fault, self.core.core_id, "CONTROL", self.sequencer.pc)
+        self.steps += self.sequencer.gap
+        self.sequencer.gap = 0
+        return None
+
+    def _step(self, row: Row) -> bool:
+        """One operation; true at a collective."""
+        for semaphore in row[R_WAIT0 : R_WAIT1 + 1]:
+            if semaphore:
+                self.semaphores[semaphore] -= 1
+                if self.semaphores[semaphore] < 0:
+                    raise semaphore_fault(semaphore, waits=True)
+        for semaphore in row[R_POST0 : R_POST1 + 1]:
+            if semaphore:
+                self.semaphores[semaphore] += 1
+                if self.semaphores[semaphore] > SEMAPHORE_MAX:
+                    raise semaphore_fault(semaphore, waits=False)
+        slots, config = row[R_SLOT:R_CONFIG], row[R_CONFIG : R_CONFIG + 8]
+        if row[R_OPCODE] in COLLECTIVES:
+            self.at = _At(row[R_OPCODE], row[R_PC], list(slots))
+            return True
+        perform(self.core, BY_OPCODE[row[R_OPCODE]], slots, config)
+        if row[R_OPCODE] == _MATMUL:
+            self.macs += matmul_macs(slots)
+        return False
+
+
+def perform(core: Core, instruction: Instruction, slots: Row, config: Row) -> None:
+    """Do one instruction by its meaning. If it raises Fault, nothing is written."""
+    kept = core.scratchpad.copy(), core.accumulators.copy()
+    assert instruction.meaning
+    try:
+        with np.errstate(all="ignore"):
+            instruction.meaning(core, slots, config)
+    except Fault:  # a meaning may find its fault between two of its writes
+        core.scratchpad[...], core.accumulators[...] = kept
+        raise
+
+
+def matmul_macs(slots: Row) -> int:
+    """Multiply-accumulates of a legal MATMUL, every pass counted."""
+    m, blocks, n, mode = slots[4:8]
+    return (
+        max(m, 0)
+        * max(n, 0)
+        * 32
+        * max(blocks, 0)
+        * len(modes.passes(mode >> 4 & 3, mode >> 6 & 3))
+    )
+
+
+def semaphore_fault(semaphore: int, *, waits: bool) -> Fault:
+    """A wait that nothing before it in program order satisfies, or a post too many."""
+    return (
+        Fault(7, f"waits on semaphore {semaphore}, which is 0")
+        if waits
+        else Fault(6, str(semaphore))
+    )
+
+
+def collective_fault(cores: Sequence[Core], at: Sequence[_At | None]) -> Fault:
+    """Why the cores, standing at these collectives (None: halted), cannot go on.
+
+    Charged to the first core that is at fault by itself; else to the first whose collective differs from the
+    first one's.
+    """
+    waiting = [index for index, one in enumerate(at) if one]
+    first = at[waiting[0]]
+    assert first
+    for index, one in enumerate(at):
+        if one and one.opcode == first.opcode:
+            continue
+        other = (
+            f"core {index} is at {BY_OPCODE[one.opcode].name}"
+            if one
+            else f"core {index} has halted"
+        )
+        return _charged(Fault(7, f"{other}"), waiting[0], first)
+    for index, one in enumerate(at):
+        assert one
+        try:  # alone, but with as many parts: on a copy, for the check only
+            alone = Core(cores[index].chip, cores[index].dram, cores[index].windows, index)
+            meaning.exchange([alone] * len(cores), [one.slots] * len(cores))
+        except Fault as fault:
+            return _charged(fault, index, one)
+    for index, one in enumerate(at):
+        if one and (one.slots[2], one.slots[4]) != (first.slots[2], first.slots[4]):
+            return _charged(Fault(5, "cores exchange different sizes"), index, one)
+    raise AssertionError("no fault in this exchange")
+
+
+def _charged(fault: Fault, core: int, at: _At) -> Fault:
+    return _recorded(fault, core, ENGINES[BY_OPCODE[at.opcode].engine], at.pc)
+
+
+def _recorded(fault: Fault, core: int, engine: str, pc: int) -> Fault:
+    """The fault with its record, saying where."""
+    fault.record = FaultRecord(core, engine, pc, fault.cause, fault.given)  # type: ignore[attr-defined]
+    fault.where = f"core {core}, {engine}, pc {pc}"
+    return fault
+
+
+def _aligned(count: int, size: int) -> Bytes:
+    """Zeros uint8 [count, size rounded up], every row at the start of a page."""
+    stride = -(-size // _PAGE) * _PAGE
+    raw = np.zeros(count * stride + _PAGE, np.uint8)
+    start = -raw.ctypes.data % _PAGE
+    return raw[start : start + count * stride].reshape(count, stride)
+
+
+# The layouts of native/functional.cpp: `Setup`, `Report`, and the numbers in them.
+_CORE_FAULT, _HALTED, _FAULTED = 1, 1, 3
+_WATCHDOG_FAULT, _WAIT_FAULT, _MEANING_FAULT = 2, 3, 5
+
+
+class _Setup(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012
+        *((name, ctypes.c_int64) for name in (
+            "cores", "pad_bytes", "accumulator_bytes", "columns", "accumulator_rows", "threads",
+            "watchdog", "words", "parameter_count", "window_count")),
+        *((name, ctypes.c_void_p) for name in ("code", "parameters", "pads", "accumulators", "dram")),
+        ("pad_stride", ctypes.c_int64),
+        ("accumulator_stride", ctypes.c_int64),
+        ("windows", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
+_REPORT = np.dtype([
+    *((name, np.int64) for name in (
+        "status", "fault", "pc", "depth", "steps", "engine_ops", "macs", "semaphore", "opcode")),
+    ("slot", np.int64, SLOTS),
+    ("config", np.int64, SLOTS),
+    ("registers", np.int64, REGISTERS),
+])  # fmt: skip
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = build.load("functional")
+    library.mellivora_run.restype = ctypes.c_int64
+    library.mellivora_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    return library
