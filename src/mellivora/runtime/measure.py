@@ -1,0 +1,208 @@
+"""What the chip needs for prefill and decode: cycles, bytes, energy, roofs, and where the time
+goes.
+
+All figures are of the timing simulator, on the launches that the engine would make. A launch's time
+depends on token positions only through the number of KV tile pairs it reads, so of decode steps one
+for each number is simulated and counted as often as it occurs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mellivora.compiler.layout import TILE_TOKENS
+from mellivora.runtime.engine import Engine
+from mellivora.sim.result import Roofs, TimingResult
+from mellivora.sim.stalls import CAUSES
+from mellivora.spec import ChipSpec
+
+PAIR_TOKENS = 2 * TILE_TOKENS
+WORKERS = ("LOAD", "STORE", "MATRIX", "VECTOR")
+TIMELINE_SLICES = 20_000
+
+
+@dataclass
+class OpTime:
+    """What one label of the program (an operation of a layer) took, over all launches and cores."""
+
+    label: str
+    kind: str
+    cycles: int = 0
+    macs: int = 0
+    vector_ops: int = 0
+    dram_bytes: int = 0
+
+
+@dataclass
+class Phase:
+    """Launches added up. Cycles of roofs are least cycles; energy in joules with its range.
+
+    busy_cycles: engine -> mean over cores. stall_cycles: engine -> cause -> mean over cores.
+    """
+
+    name: str
+    chip: ChipSpec
+    tokens: int
+    launches: int = 0
+    cycles: int = 0
+    macs: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+    dram_cycles: float = 0.0
+    matrix_cycles: float = 0.0
+    vector_cycles: float = 0.0
+    energy_j: float = 0.0
+    energy_low_j: float = 0.0
+    energy_high_j: float = 0.0
+    busy_cycles: dict[str, float] = field(default_factory=dict)
+    stall_cycles: dict[str, dict[str, float]] = field(default_factory=dict)
+    ops: dict[tuple[str, str], OpTime] = field(default_factory=dict)
+    sample: TimingResult | None = None
+    """The last result added, for timelines."""
+
+    @property
+    def seconds(self) -> float:
+        return self.cycles / (self.chip.clock_mhz * 1e6)
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds if self.cycles else 0.0
+
+    @property
+    def roofs(self) -> Roofs:
+        return Roofs(self.dram_cycles, self.matrix_cycles, self.vector_cycles, self.cycles)
+
+    def add(self, result: TimingResult, symbols: Sequence[Any], times: int = 1) -> None:
+        """Count a launch `times` times."""
+        from mellivora.sim.energy import energy
+
+        roofs, work = result.roofs(), result.work
+        self.launches += times
+        self.cycles += times * result.cycles
+        self.macs += times * work.macs
+        self.read_bytes += times * work.read_bytes
+        self.write_bytes += times * work.write_bytes
+        for name in ("dram_cycles", "matrix_cycles", "vector_cycles"):
+            setattr(self, name, getattr(self, name) + times * getattr(roofs, name))
+        spent = energy(result)
+        self.energy_j += times * spent.total_j
+        self.energy_low_j += times * spent.low_j
+        self.energy_high_j += times * spent.high_j
+        busy, stalls = result.busy_cycles.mean(axis=0), result.stall_cycles.mean(axis=0)
+        for e, engine in enumerate(WORKERS):
+            self.busy_cycles[engine] = self.busy_cycles.get(engine, 0.0) + times * float(busy[e])
+            causes = self.stall_cycles.setdefault(engine, {})
+            for c, cause in enumerate(CAUSES):
+                causes[cause] = causes.get(cause, 0.0) + times * float(stalls[e, c])
+        for one in result.by_symbol(symbols):
+            op = self.ops.setdefault((one.label, one.kind), OpTime(one.label, one.kind))
+            op.cycles += times * one.cycles
+            op.macs += times * one.macs
+            op.vector_ops += times * one.vector_ops
+            op.dram_bytes += times * one.dram_bytes
+        self.sample = result
+
+    def by_kind(self) -> list[OpTime]:
+        """Operations of one kind together, largest first."""
+        kinds: dict[str, OpTime] = {}
+        for op in self.ops.values():
+            one = kinds.setdefault(op.kind, OpTime(op.kind, op.kind))
+            for name in ("cycles", "macs", "vector_ops", "dram_bytes"):
+                setattr(one, name, getattr(one, name) + getattr(op, name))
+        return sorted(kinds.values(), key=lambda op: -op.cycles)
+
+    def facts(self) -> dict[str, Any]:
+        """All figures as JSON values; `ops` in rows [label, kind, cycles, macs, bytes]."""
+        roofs = self.roofs
+        per = max(self.tokens, 1)
+        return {
+            "name": self.name,
+            "tokens": self.tokens,
+            "launches": self.launches,
+            "cycles": self.cycles,
+            "seconds": self.seconds,
+            "tokens_per_s": self.tokens_per_s,
+            "macs": self.macs,
+            "read_bytes": self.read_bytes,
+            "write_bytes": self.write_bytes,
+            "roof": {
+                "limit": roofs.limit,
+                "fraction": roofs.fraction,
+                "dram_cycles": self.dram_cycles,
+                "matrix_cycles": self.matrix_cycles,
+                "vector_cycles": self.vector_cycles,
+            },
+            "energy_j_per_token": {
+                "typical": self.energy_j / per,
+                "low": self.energy_low_j / per,
+                "high": self.energy_high_j / per,
+            },
+            "busy_cycles": self.busy_cycles,
+            "stall_cycles": self.stall_cycles,
+            "by_kind": [asdict(op) for op in self.by_kind()],
+            "ops": [
+                [op.label, op.kind, op.cycles, op.macs, op.dram_bytes]
+                for op in sorted(self.ops.values(), key=lambda op: -op.cycles)
+            ],
+        }
+
+
+def measure_prefill(engine: Engine, tokens: int, *, start: int = 0, slot: int = 0) -> Phase:
+    """Prefill of `tokens` rows from position `start`, chunk by chunk, logits of the last row."""
+    phase = Phase("prefill", engine.device.chip, tokens)
+    symbols = engine.device.program.entries["prefill"].symbols
+    chunk = engine.executable.chunk
+    for first in range(0, tokens, chunk):
+        rows = min(chunk, tokens - first)
+        settings = engine.prefill_settings(
+            slot,
+            [0] * rows,
+            start + first,
+            head_first=rows - 1,
+            head_rows=int(first + rows == tokens),
+        )
+        phase.add(engine.device.timing("prefill", settings), symbols)
+    return phase
+
+
+def measure_decode(engine: Engine, context: int, steps: int, *, batch: int = 1) -> Phase:
+    """`steps` decode steps of `batch` sequences, the first with `context` tokens in the cache
+    before it.
+    """
+    phase = Phase("decode", engine.device.chip, steps * batch)
+    symbols = engine.device.program.entries["decode"].symbols
+    # Position p reads the tiles that hold tokens 0..p.
+    pairs, first, counts = np.unique(
+        (np.arange(context, context + steps) + PAIR_TOKENS) // PAIR_TOKENS,
+        return_index=True,
+        return_counts=True,
+    )
+    for _, at, count in zip(pairs.tolist(), first.tolist(), counts.tolist(), strict=True):
+        settings = engine.decode_settings([(slot, 0, context + at) for slot in range(batch)])
+        phase.add(engine.device.timing("decode", settings), symbols, count)
+    return phase
+
+
+def timeline(result: TimingResult, symbols: Sequence[Any], *, core: int = 0) -> dict[str, Any]:
+    """Slices of one core: rows [engine, start, end, label number] in cycles, at most
+    TIMELINE_SLICES.
+
+    `left_out` says how many later ones are not there.
+    """
+    names, of_row = result.label_rows(symbols)
+    engines = result.operations[core]["engine"]
+    rows = np.stack(
+        [engines.astype(np.int64), result.start[core], result.end[core], of_row[core]], axis=1
+    )
+    rows = rows[np.argsort(rows[:, 1], kind="stable")]
+    return {
+        "core": core,
+        "engines": list(WORKERS),
+        "labels": [list(name) for name in names],
+        "slices": rows[:TIMELINE_SLICES].tolist(),
+        "left_out": max(len(rows) - TIMELINE_SLICES, 0),
+    }
