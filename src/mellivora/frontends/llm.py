@@ -19,7 +19,8 @@ import numpy as np
 from mellivora.errors import ModelError
 from mellivora.frontends.catalogue import catalogue, catalogue_config
 from mellivora.frontends.gguf_file import GgufFile
-from mellivora.frontends.llm_config import LlmConfig, config_from_gguf, config_from_hf
+from mellivora.frontends.llm_config import LlmConfig
+from mellivora.frontends.llm_config_files import config_from_gguf, config_from_hf
 from mellivora.frontends.llm_graph import (
     ShapeOnly,
     build_graph,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +24,8 @@ from mellivora.frontends.llm import (
     load_model,
     shape_model,
 )
-from mellivora.frontends.llm_config import RopeScaling, config_from_hf
+from mellivora.frontends.llm_config import RopeScaling
+from mellivora.frontends.llm_config_files import config_from_hf
 from mellivora.frontends.llm_graph import parameter_shapes
 from mellivora.frontends.safetensors_file import SafetensorsFolder
 from mellivora.graph.ir import param_format
@@ -156,6 +158,28 @@ def test_names_that_are_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 )
 def test_wrong_configurations(changes: dict[str, Any], code: str, tmp_path: Path) -> None:
     assert error_of(load_model, folder(tmp_path / "m", changes)).code == code
+
+
+def test_mutated_configurations_give_coded_errors_only(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    path = folder(tmp_path / "m")
+    families = ["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"]
+    odd = [None, True, -1, 0, 1, 2.5, "x", [], {}, [1], 1 << 40, float("nan"), 1e400, "silu"]
+    odd += [["sliding_attention"] * 2, {"rope_type": "llama3"}, {"full_attention": 3}]
+    odd += [{"full_attention": {"rope_theta": "x"}, "sliding_attention": [1]}]
+    keys = [*HF_CONFIG, "rope_parameters", "rope_scaling", "layer_types", "sliding_window"]
+    keys += ["use_sliding_window", "head_dim", "query_pre_attn_scalar", "eos_token_id"]
+    keys += ["final_logit_softcapping", "attn_logit_softcapping", "rope_local_base_freq"]
+    codes: set[str] = set()
+    for _ in range(1500):
+        changes = {rng.choice(keys): rng.choice(odd) for _ in range(rng.choice([1, 1, 2, 3]))}
+        config = HF_CONFIG | {"model_type": rng.choice(families)} | changes
+        (path / "config.json").write_text(json.dumps(config))
+        try:
+            load_model(path, shapes_only=rng.random() < 0.3)
+        except ModelError as error:
+            codes.add(error.code)
+    assert codes >= {"MV0223", "MV0250", "MV0251", "MV0252", "MV0253", "MV0255"}
 
 
 def test_good_folder_and_what_is_said_of_it(tmp_path: Path) -> None:
