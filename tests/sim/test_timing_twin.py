@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mellivora.sim.result import TimingResult
 from mellivora.sim.stepped import Stepped
 from mellivora.sim.timing import OPERATION, ChipNumbers, Role, run_operations
+from mellivora.spec import load_chip
 
 LOAD, STORE, MATRIX, VECTOR = range(4)
 RATES = [(1, 8), (2, 7), (1, 4), (1, 1), (3, 2), (5, 3), (7, 2), (40, 3), (21, 1)]
-CYCLE_LIMIT = 60_000
+CYCLE_LIMIT = 400_000
 
 
 def semaphore(producer: int, consumer: int) -> int:
@@ -43,7 +45,9 @@ def random_operation(
     one["engine"] = engine.get(role, int(rng.integers(0, 2)))
     one["role"] = role
     one["gap"] = rng.choice([1, 2, 5, 40], p=[0.7, 0.15, 0.1, 0.05])
-    one["cost"] = shared if role == Role.COLLECTIVE else 1 if role == Role.ORDER else rng.integers(1, 30)
+    one["cost"] = (
+        shared if role == Role.COLLECTIVE else 1 if role == Role.ORDER else rng.integers(1, 30)
+    )
     if role == Role.TRANSFER:
         one["bursts"] = rng.choice([0, 1, 2, 7, 33, 100])
     if role == Role.MULTICAST:
@@ -107,7 +111,7 @@ def test_twins_agree_at_length(block: int) -> None:
     for seed in range(20):
         rng = np.random.default_rng([7, block, seed])
         cores = int(rng.choice([1, 2, 3, 4, 8, 16]))
-        streams = random_streams(rng, cores=cores, steps=int(rng.integers(1, 100)))
+        streams = random_streams(rng, cores=cores, steps=int(rng.integers(1, 60)))
         assert_equal(streams, random_numbers(rng))
 
 
@@ -127,3 +131,19 @@ def test_arbiter_alone(rate: tuple[int, int], requesters: int) -> None:
             rows["bursts"] = rng.choice([1, port - 1, port, port + 1, 3 * port, 17], size=12)
             streams.append(rows)
         assert_equal(streams, ChipNumbers(4, 3, int(rng.integers(0, 9)), *rate, port))
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4])
+def test_busy_and_stalls_fill_the_clock(cores: int) -> None:
+    """Every cycle of every engine is busy or has exactly one cause of stall."""
+    chip = load_chip("m1").replace(
+        cores=cores, queue_depth=4, outstanding_transfers=2, dram_gbps=96
+    )
+    for seed in range(20):
+        rng = np.random.default_rng([5, cores, seed])
+        streams = random_streams(rng, cores=cores, steps=30)
+        dispatch, start, end, _ = run_operations(streams, ChipNumbers.of(chip))
+        result = TimingResult(chip, [], streams, dispatch, start, end)
+        assert (result.stall_cycles >= 0).all()
+        total = result.busy_cycles + result.stall_cycles.sum(axis=2)
+        assert (total == result.cycles).all()

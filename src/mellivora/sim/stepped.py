@@ -61,7 +61,9 @@ class Stepped:
             _Core(table, *([-1] * len(table) for _ in range(3)))  # type: ignore[arg-type]
             for table in operations
         ]
-        self.shared: list[Transfer] = []  # all multicasts; `row` counts the cores that have issued it
+        self.shared: list[
+            Transfer
+        ] = []  # all multicasts; `row` counts the cores that have issued it
         self.pointer = 0  # of the DRAM arbiter
         self.now = 0
 

@@ -123,12 +123,24 @@ def _lower(rows: Rows, chip: ChipSpec, out: Operations) -> None:
     out["engine"] = engine - LOAD
     out["role"] = ROLE_OF[opcode]
     out["gap"] = rows[:, R_GAP]
-    for name, column in (("wait0", R_WAIT0), ("wait1", R_WAIT1), ("post0", R_POST0), ("post1", R_POST1)):
+    for name, column in (
+        ("wait0", R_WAIT0),
+        ("wait1", R_WAIT1),
+        ("post0", R_POST0),
+        ("post1", R_POST1),
+    ):
         out[name] = rows[:, column]
     for code in np.unique(opcode):
         pick = np.flatnonzero(opcode == code)
         some = rows[pick]
-        out["cost"][pick] = np.maximum(BY_OPCODE[int(code)].cost(some, chip), 1)
+        instruction = BY_OPCODE[int(code)]
+        try:
+            cost = instruction.cost(some, chip)
+        except ValueError as error:  # a format that no enumeration has
+            raise Fault(
+                5, f"{instruction.name} at pc {int(some[0, R_PC])} or later: {error}"
+            ) from error
+        out["cost"][pick] = np.maximum(cost, 1)
         if ROLE_OF[code] in (Role.TRANSFER, Role.MULTICAST):
             out["bursts"][pick] = np.maximum(latency.dma_bursts(some, chip), 0)
 
@@ -174,7 +186,8 @@ def simulate(rows_per_core: Sequence[Rows], chip: ChipSpec) -> TimingResult:
 
     Cores that are not given stay idle and take no part in LOADM, EXCH and BARRIER.
     Raises MachineFault: cause 6 when a semaphore passes its maximum, 7 when nothing can go on (the message names
-    what each engine waits for), 5 when the cores' collectives do not match, 1 for an unknown opcode.
+    what each engine waits for), 5 when the cores' collectives do not match or a format does not exist, 1 for an
+    unknown opcode; UsageError for arrays that are not resolved rows or more of them than cores.
     """
     from mellivora.sim.result import TimingResult
 
@@ -197,7 +210,7 @@ def simulate(rows_per_core: Sequence[Rows], chip: ChipSpec) -> TimingResult:
 def _check(rows_per_core: Sequence[Rows], chip: ChipSpec) -> None:
     if not 1 <= len(rows_per_core) <= chip.cores:
         raise UsageError(
-            "MV0840",
+            "MV0880",
             "the number of programs does not fit the chip",
             where=f"chip {chip.name}",
             given=f"{len(rows_per_core)} cores with rows",
@@ -207,7 +220,7 @@ def _check(rows_per_core: Sequence[Rows], chip: ChipSpec) -> None:
     for core, rows in enumerate(rows_per_core):
         if rows.ndim != 2 or rows.shape[1] != RESOLVED_FIELDS or rows.dtype != np.int64:
             raise UsageError(
-                "MV0841",
+                "MV0881",
                 "these are not resolved rows",
                 where=f"core {core}",
                 given=f"{rows.dtype} {list(rows.shape)}",
@@ -216,7 +229,7 @@ def _check(rows_per_core: Sequence[Rows], chip: ChipSpec) -> None:
             )
         if len(rows) and int(rows[:, R_GAP].min()) < 1:
             raise UsageError(
-                "MV0842",
+                "MV0882",
                 "a row takes no CONTROL cycle",
                 where=f"core {core}, row {int(rows[:, R_GAP].argmin())}",
                 given=f"gap {int(rows[:, R_GAP].min())}",
@@ -230,7 +243,9 @@ def _check_collectives(rows_per_core: Sequence[Rows], operations: Sequence[Opera
     for roles, names in (((Role.COLLECTIVE,), ("cost",)), ((Role.MULTICAST,), ("bursts",))):
         lists: list[Rows] = []
         for rows, table in zip(rows_per_core, operations, strict=True):
-            pick = np.isin(table["role"], roles) & ((table["bursts"] > 0) | (roles[0] == Role.COLLECTIVE))
+            pick = np.isin(table["role"], roles) & (
+                (table["bursts"] > 0) | (roles[0] == Role.COLLECTIVE)
+            )
             keys = [rows[pick, R_OPCODE], *(table[name][pick] for name in names), rows[pick, R_PC]]
             lists.append(np.stack(keys, axis=1))
         for core, other in enumerate(lists[1:], 1):
@@ -267,7 +282,9 @@ def _deadlock(
                     lacks = sorted({int(one[w]) for w in ("wait0", "wait1") if one[w]})
                     lacks = [s for s in lacks if counts[core, s] == 0]
                     reason = what or (
-                        "waits for semaphore " + ", ".join(map(str, lacks)) if lacks else "waits its turn"
+                        "waits for semaphore " + ", ".join(map(str, lacks))
+                        if lacks
+                        else "waits its turn"
                     )
                     if what and one["role"] in (Role.COLLECTIVE, Role.MULTICAST):
                         reason = "waits for other cores"
