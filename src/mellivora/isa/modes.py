@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from mellivora.numerics import passes as passes  # the order of slice pairs: part of the numbers' meaning
+
 
 class BFormat(IntEnum):
     """How MATRIX reads its B operand (weights, keys, values)."""
@@ -143,10 +145,3 @@ def vew_fn(op1: Op = Op.NONE, op2: Op = Op.NONE, func: Func = Func.ID) -> int:
 def vquant_mode(target: Store, *, b: Kind | None = None, wide: bool = False) -> int:
     """The `mode` slot of VQUANT; b None: no multiplication; wide: one block is the whole row."""
     return int(target) | int(wide) << 3 | int(b is not None) << 4 | int(b or 0) << 5
-
-
-def passes(a_slices: int, b_slices: int) -> list[tuple[int, int]]:
-    """Slice pairs (i of A, j of B) in the order of accumulation: by weight, then by i."""
-    depth = max(a_slices, b_slices)
-    pairs = [(i, j) for i in range(a_slices) for j in range(b_slices) if i + j < depth]
-    return sorted(pairs, key=lambda p: (p[0] + p[1], p[0]))

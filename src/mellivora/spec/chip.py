@@ -33,7 +33,7 @@ INTEGER_FORMATS = ("int8", "uint8", "int4")
 
 DRAM_KINDS = ("LPDDR5X", "GDDR7", "DDR5", "HBM3", "none")
 
-PASSES = {1: 1, 2: 3, 3: 6}
+PASSES = {1: 1, 2: 4, 3: 8}
 """MATRIX passes of a product whose two operands both have this many 8-bit slices."""
 
 DID_YOU_MEAN = "did you mean {}?"
@@ -232,7 +232,7 @@ class ChipSpec:
 
         The definition is that of United States export rule 3A090 (read from quotations of the
         official text; check against the eCFR before relying on it). x2 and x3 count as 16 and 24
-        bits in 3 and 6 passes, so plain 8-bit formats always give the most.
+        bits in 4 and 8 passes, so plain 8-bit formats always give the most.
         """
 
         def processing(word: str) -> float:
