@@ -72,7 +72,7 @@ class Importer:
             )
         if id(operand) not in self._params:
             stem = self._names.get(id(operand), "constant")
-            name = self.builder.param(self.builder.fresh(stem), np.ascontiguousarray(operand))
+            name = self.builder.param(self.builder.fresh(stem), np.asarray(operand, order="C"))
             # The array is kept with its name, so that its id is not given to another.
             self._params[id(operand)] = (operand, name)
             self._arrays[name] = operand
@@ -85,8 +85,9 @@ class Importer:
 
     def emit_all(self, op: str, *operands: Operand | None, **attrs: Any) -> list[Operand]:
         """One node, all its results."""
-        known = [o for o in operands if o is not None and not isinstance(o, str)]
-        if len(known) == sum(o is not None for o in operands):
+        # A table cut or spread to a symbolic size has to wait for the run.
+        waits = any(isinstance(d, str) for v in attrs.values() if isinstance(v, tuple) for d in v)
+        if not waits and not any(isinstance(operand, str) for operand in operands):
             return self._fold(op, operands, attrs)
         names = [self.value(o) if o is not None else "" for o in operands]
         while names and not names[-1]:
@@ -122,7 +123,8 @@ class Importer:
                     hint="check the model with onnx.checker",
                 ) from None
         results = result if isinstance(result, list) else [result]
-        return [settled(array) for array in results]
+        kind = object if symbolic else None  # NumPy gives a lone symbol as a str, not an array
+        return [settled(np.asarray(array, dtype=kind)) for array in results]
 
     def _symbolic_arithmetic(self, op: str, a: Array, b: Array) -> Operand:
         """Numbers among symbols; a symbol itself survives only what leaves it as it is."""

@@ -287,7 +287,7 @@ def reshape(_c: Context, attrs: Attrs, x: Operands) -> Array:
 
 def transpose(_c: Context, attrs: Attrs, x: Operands) -> Array:
     """Axes permuted."""
-    return np.ascontiguousarray(x[0].transpose(cast("Any", attrs["perm"])))
+    return np.asarray(x[0].transpose(cast("Any", attrs["perm"])), order="C")
 
 
 def concat(_c: Context, attrs: Attrs, x: Operands) -> Array:

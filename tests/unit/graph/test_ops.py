@@ -262,6 +262,7 @@ def test_movement_is_numpy() -> None:
     assert np.array_equal(run("slice", x, **cut)[0], x[-1:-3:-1, :, 3:0:-2])
     back = {"axes": (2,), "starts": (-1,), "stops": (-(2**63),), "steps": (-1,)}
     assert np.array_equal(run("slice", x, **back)[0], x[:, :, ::-1])
+    assert run("transpose", np.array(3.0, np.float32), perm=())[0].shape == ()
     parts = run("split", x, axis=-1, sizes=(1, 0, 3))
     assert [p.shape for p in parts] == [(2, 3, 1), (2, 3, 0), (2, 3, 3)]
     assert np.array_equal(np.concatenate(parts, -1), x)
