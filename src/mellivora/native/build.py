@@ -173,7 +173,7 @@ def isa_header() -> str:
         _array("int", "B_SCALE_BYTES[]", [modes.B_SCALE_BYTES[f] for f in formats]),
         _array("int", "FRACTION_BITS[]", [fractions.get(f, -1) for f in formats]),
         "struct Pass { int i, j; };",
-        "struct Passes { int count; Pass at[6]; };",
+        "struct Passes { int count; Pass at[9]; };",
     ]
     rows = [[_passes(modes.passes(a, b) if a and b else []) for b in range(4)] for a in range(4)]
     body = ",\n".join("  {" + ", ".join(row) + "}" for row in rows)
