@@ -7,10 +7,10 @@ from mellivora.graph.ops import OPS, markdown_table
 
 _PAGE = """# The graph
 
-A model, whatever file it came from, is a list of nodes over named values. A value has a dtype and a
-shape; a dimension is a number or a symbol such as `rows` that the inputs bind at run time. Parameters
-are arrays, block-quantised tensors, or `ParamSpec`s: a format and a shape without data, enough to
-compile and time a model whose weights are not there.
+A model, whatever file it came from, is a list of nodes over named values. A value has a dtype and
+a shape; a dimension is a number or a symbol such as `rows` that the inputs bind at run time.
+Parameters are arrays, block-quantised tensors, or `ParamSpec`s: a format and a shape without data,
+enough to compile and time a model whose weights are not there.
 
 ```python
 from mellivora.graph import Builder, interpret, parse_text, to_text
@@ -33,13 +33,13 @@ assert to_text(parse_text(to_text(graph))) == to_text(graph)
 | `graph/text.py` | the text form; prints and parses back exactly, data elsewhere |
 | `graph/interpret.py` | runs a graph; `precision=` replaces matrix products by a chip's |
 
-To add an operation: a row in `ops.py`, its reference in `reference.py` (and a rule, if none of those
-there fits), a case in `tests/unit/graph/test_ops.py`. To read one more ONNX operator: a handler in
-`frontends/onnx_ops.py` and a case in `tests/onnx/test_onnx_ops.py`.
+To add an operation: a row in `ops.py`, its reference in `reference.py` (and a rule, if none of
+those there fits), a case in `tests/unit/graph/test_ops.py`. To read one more ONNX operator: a
+handler in `frontends/onnx_ops.py` and a case in `tests/onnx/test_onnx_ops.py`.
 
-`mellivora.frontends.onnx.load_onnx(path_or_bytes, dims={{"batch": 1}})` reads opsets 7 to 28, folds
-constants, shape arithmetic and batch normalisation, and keeps the model's names. An operator it does
-not know is an error that names the node; nothing is skipped.
+`mellivora.frontends.onnx.load_onnx(path_or_bytes, dims={"batch": 1})` reads opsets 7 to 28, folds
+constants, shape arithmetic and batch normalisation, and keeps the model's names. An operator it
+does not know is an error that names the node; nothing is skipped.
 
 ## The {count} operations
 
@@ -51,7 +51,8 @@ not know is an error that names the node; nothing is skipped.
 def pages() -> dict[str, str]:
     """{path in the repository: text}."""
     dtypes = " ".join(f"`{name}`" for name in DTYPES)
-    return {"docs/graph.md": _PAGE.format(count=len(OPS), dtypes=dtypes, table=markdown_table())}
+    text = _PAGE.replace("{count}", str(len(OPS))).replace("{dtypes}", dtypes)
+    return {"docs/graph.md": text.replace("{table}", markdown_table())}
 
 
 if __name__ == "__main__":
