@@ -26,7 +26,7 @@ assert to_text(parse_text(to_text(graph))) == to_text(graph)
 
 | where | what |
 | --- | --- |
-| `graph/ops.py` | every operation, a row each: operands, attributes, shape rule, reference, meaning |
+| `graph/ops.py` | every operation, a row each: operands, attributes, rule, reference, meaning |
 | `graph/shapes.py`, `shapes_moves.py` | shape and dtype rules |
 | `graph/reference.py`, `reference_windows.py` | what each operation means, in NumPy float32 |
 | `graph/verify.py` | the law, with the code of each broken rule; run after every pass |
