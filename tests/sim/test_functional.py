@@ -1,9 +1,9 @@
-"""Native == reference == meaning, bit for bit: random single instructions of every opcode, format and shape."""
+"""Native == reference == meaning, bit for bit: random instructions, every format and shape."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -45,14 +45,14 @@ def chip() -> ChipSpec:
 
 
 @pytest.fixture(params=["machine", "portable"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The native code for this machine, and that for a machine without any vector instructions of note."""
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The native code for this machine, and that for one without vector instructions of note."""
     if request.param == "portable":
         library = build.load("functional", flags=["-mno-avx512f", "-mno-avx2", "-mno-f16c", "-O1"])
         library.mellivora_run.restype = ctypes.c_int64
         library.mellivora_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         monkeypatch.setattr(functional, "_library", lambda: library)
-    yield request.param
+    return request.param
 
 
 def program_of(case: Case) -> np.ndarray:
@@ -100,10 +100,10 @@ class Ways:
         return [[core.scratchpad, core.accumulators, core.dram] for core in cores]
 
     def check(self, rng: np.random.Generator, case: Case, patches: list[tuple[int, int]]) -> str:
-        """patches: (address, bytes) of the scratchpad where E8M0 scales of middling size go. Gives the fault."""
+        """patches: (address, bytes) of the scratchpad for middling E8M0 scales. Gives the fault."""
         start = [fill(rng, memory.size) for memory in self.memories()[0]]
         for address, size in patches:
-            if 0 <= address and address + size <= start[0].size:
+            if address >= 0 and address + size <= start[0].size:
                 start[0][address : address + size] = rng.integers(120, 134, size).astype(np.uint8)
         for memories in self.memories():
             for memory, wanted in zip(memories, start, strict=True):
@@ -120,7 +120,7 @@ class Ways:
                 bad = np.flatnonzero(memory != self.memories()[0][index])
                 assert not bad.size, (
                     case,
-                    "scratchpad accumulators dram".split()[index],
+                    ["scratchpad", "accumulators", "dram"][index],
                     hex(bad[0]),
                     bad.size,
                 )
@@ -324,8 +324,8 @@ def vdeq_case(rng: np.random.Generator, chip: ChipSpec) -> Case:
 
 
 def dma_case(rng: np.random.Generator, chip: ChipSpec) -> Case:
-    counts = [pick(rng, 128), *(int(rng.choice([0, 1, 1, 2, 3, 5], p=[0.04, 0.3, 0.2, 0.2, 0.16, 0.1]))
-                                for _ in range(3))]  # fmt: skip
+    few = [0.04, 0.5, 0.2, 0.16, 0.1]
+    counts = [pick(rng, 128), *(int(n) for n in rng.choice([0, 1, 2, 3, 5], 3, p=few))]
     strides: Slots = []
     for _ in range(2):  # increasing, so that destinations do not overlap; sometimes contiguous
         reach = counts[0]
@@ -379,7 +379,6 @@ def mutate(rng: np.random.Generator, case: Case) -> Case:
     target = slots if rng.random() < 0.7 else config
     at = int(rng.integers(len(target)))
     target[at] = wild if rng.random() < 0.8 else target[at] ^ 1 << int(rng.integers(20))
-    # Sizes past these make the definition allocate without end before it looks at addresses.
     return name, slots, config
 
 

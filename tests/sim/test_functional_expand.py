@@ -1,4 +1,4 @@
-"""Native CONTROL == isa.control.resolve: random programs with nested loops, every fault, the watchdog."""
+"""Native CONTROL == isa.control.resolve: random programs, nested loops, every fault, watchdog."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from mellivora.isa import BY_NAME, TABLE, Fault, Word, assemble, control, encode, resolve
-from mellivora.isa.encoding import PARAMETERS, REGISTER_FLAG, wide_slots
+from mellivora.isa.encoding import PARAMETERS, wide_slots
 from mellivora.sim.expand import expand
 
 ENGINE_OPCODES = [row.opcode for row in TABLE if row.engine]
-ARITHMETIC = [BY_NAME[name].opcode for name in ("add", "sub", "mul", "min", "max", "shr", "and", "shl")]
+ARITHMETIC = [
+    BY_NAME[name].opcode for name in ("add", "sub", "mul", "min", "max", "shr", "and", "shl")
+]
 
 
 def random_word(rng: np.random.Generator) -> Word:
@@ -22,7 +24,11 @@ def random_word(rng: np.random.Generator) -> Word:
     if kind < 0.35:
         return Word(int(rng.choice(ARITHMETIC)), *links, slots)
     if kind < 0.5:
-        value = int(rng.integers(-(1 << 31), 1 << 31)) if rng.random() < 0.5 else int(rng.integers(-2, 9))
+        value = (
+            int(rng.integers(-(1 << 31), 1 << 31))
+            if rng.random() < 0.5
+            else int(rng.integers(-2, 9))
+        )
         return Word(BY_NAME["li"].opcode, *links, wide_slots(int(rng.integers(64)), value))
     if kind < 0.57:
         index = int(rng.integers(0, 12))
@@ -94,8 +100,7 @@ def test_corners(text: str) -> None:
 
 
 def test_parameters_end_with_their_memory() -> None:
-    code = encode([Word(BY_NAME["ldp"].opcode, 0, 0, 0, 0, (REGISTER_FLAG | 5, REGISTER_FLAG | 1, *(0,) * 6)),
-                   Word(0, 0, 0, 0, 0, (0,) * 8)])  # fmt: skip
+    code = assemble("ldp r5 r1\nhalt")
     values = np.zeros(PARAMETERS + 5, np.int32)
     assert len(expand(code, values, core_id=PARAMETERS - 1)) == 0
     assert outcome(expand, code, values, core_id=PARAMETERS) == ("MV0709", str(PARAMETERS))

@@ -1,4 +1,4 @@
-"""Whole programs: native with 1, 2 and 3 threads == reference; collectives, semaphores, faults and their records."""
+"""Programs: native with 1, 2, 3 threads == reference; collectives, semaphores, fault records."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def machines(chip: ChipSpec, seed: int) -> list[Machine]:
     pads = rng.normal(size=(CORES, chip.sram_bytes // 4)).astype(np.float32).view(np.uint8)
     out = []
     for backend, threads in WAYS:
-        machine = Machine(chip, dram=start.copy(), windows=WINDOWS, threads=threads, backend=backend)
+        machine = Machine(
+            chip, dram=start.copy(), windows=WINDOWS, threads=threads, backend=backend
+        )
         for core, pad in zip(machine.cores, pads, strict=True):
             core.scratchpad[...] = pad
         out.append(machine)
@@ -63,7 +65,7 @@ def run_all(chip: ChipSpec, text: str, *, seed: int = 0, parameters: object = (5
 
 
 def random_line(rng: np.random.Generator) -> str:
-    """One instruction; r3 is the core's own DRAM offset in units, r1 the core, r8.. are constants."""
+    """One instruction; r3 is the core's own DRAM offset, r1 the core, r10 the accumulators."""
     src, dst, other = (int(at) * 64 for at in rng.integers(0, 30, 3))
     kind = int(rng.integers(8))
     if kind == 0:
@@ -71,17 +73,23 @@ def random_line(rng: np.random.Generator) -> str:
     if kind == 1:
         return f"store 1 r3 0 {src} 64 3 1 1"
     if kind == 2:
-        fn = vew_fn(Op(int(rng.integers(1, 8))), Op(int(rng.integers(8))), Func(int(rng.integers(9))))
+        fn = vew_fn(
+            Op(int(rng.integers(1, 8))), Op(int(rng.integers(8))), Func(int(rng.integers(9)))
+        )
         return f"vew {dst} {src} {other} {src} 3 8 {fn} {vew_mode()}"
     if kind == 3:
         return f"vquant {dst} {other} {src} 0 2 32 {vquant_mode(Store.MX2)}"
     if kind == 4:
-        return f"matmul {int(rng.integers(8))} {dst} {other} {src} 3 1 16 {matmul_mode(BFormat.MX8)}"
+        return (
+            f"matmul {int(rng.integers(8))} {dst} {other} {src} 3 1 16 {matmul_mode(BFormat.MX8)}"
+        )
     if kind == 5:
         return f"vred {dst} {src} 3 8 {int(rng.integers(3))} 0"
     if kind == 6:
         return f"exch {dst} {src} {int(rng.integers(1, 90))} 96 2 300 40"
-    return str(rng.choice(["barrier", "loadm 0 r4 0 64 32 1 1 1", "msync", "vew 64 r10 128 0 2 4 4 0"]))
+    return str(
+        rng.choice(["barrier", "loadm 0 r4 0 64 32 1 1 1", "msync", "vew 64 r10 128 0 2 4 4 0"])
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -90,7 +98,8 @@ def test_random_programs(chip: ChipSpec, seed: int) -> None:
     lines = [random_line(rng) for _ in range(40)]
     text = "\n".join([
         "mul r3 r1 256", "ldp r4 1", "li r10 0x40000000",
-        "lcfg 64 0 0 64 0 0", "scfg 64 0 0 64 0 0", "mcfg 32 96 1 16 0 512 0 0", "vcfg 64 64 64 64 64 0 0",
+        "lcfg 64 0 0 64 0 0", "scfg 64 0 0 64 0 0", "mcfg 32 96 1 16 0 512 0 0",
+        "vcfg 64 64 64 64 64 0 0",
         "loop 2 40", *lines, "halt",
     ])  # fmt: skip
     assert not isinstance(run_all(chip, text, seed=seed), FaultRecord)
@@ -100,7 +109,9 @@ def test_exchange_gathers_in_place(chip: ChipSpec) -> None:
     """Destination and source may be the same memory: part i of every core is what core i had."""
     text = "mul r3 r1 64\nadd r4 r3 256\nli r5 256\nexch r5 r4 64 64 1 0 0\nhalt"
     machine = machines(chip, 3)[2]
-    wanted = np.concatenate([machine.cores[i].scratchpad[256 + 64 * i :][:64] for i in range(CORES)])
+    wanted = np.concatenate(
+        [machine.cores[i].scratchpad[256 + 64 * i :][:64] for i in range(CORES)]
+    )
     machine.load(assemble(text))
     machine.run()
     for core in machine.cores:
@@ -110,7 +121,9 @@ def test_exchange_gathers_in_place(chip: ChipSpec) -> None:
 
 def test_parameters_for_each_core(chip: ChipSpec) -> None:
     machine = Machine(chip, dram=4096, windows=[(0, 4096)])
-    machine.load(assemble("ldp r5 0\nvew 0 0 r5 0 1 1 3 2\nhalt"))  # RSUB of a constant: it, less zero
+    machine.load(
+        assemble("ldp r5 0\nvew 0 0 r5 0 1 1 3 2\nhalt")
+    )  # RSUB of a constant: it, less zero
     floats = np.array([[1.5], [2.5], [-3.5]], np.float32)
     machine.run(floats.view(np.int32))
     assert [core.scratchpad[:4].view(np.float32)[0] for core in machine.cores] == [1.5, 2.5, -3.5]
@@ -181,6 +194,7 @@ def test_bad_memory_is_refused(chip: ChipSpec) -> None:
 def test_host_rounding_mode_does_not_matter(chip: ChipSpec) -> None:
     """A host library that flushes subnormals changes nothing: the native code sets its own mode."""
     import torch
+
     text = "li r5 0x3f000000\nvew 0 0 r5 0 1 1 4 2\nhalt"
     machine = Machine(chip, dram=64, windows=[(0, 64)], threads=2)
     for core in machine.cores:
@@ -225,8 +239,11 @@ def test_two_processes_build_at_once(tmp_path: Path) -> None:
     """Both get the library, one compiles, nothing temporary stays."""
     environment = {**os.environ, "MELLIVORA_CACHE": str(tmp_path)}
     script = "from mellivora.native import build; print(build.load('control')._name)"
-    both = [subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
-            for _ in range(2)]  # fmt: skip
+    command = [sys.executable, "-c", script]
+    both = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     names = [process.communicate(timeout=60)[0].strip() for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert names[0] == names[1]

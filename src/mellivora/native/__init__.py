@@ -1,1 +1,1 @@
-"""Hot loops in C++17, built on first use. Each is proven equal to its Python definition by a test."""
+"""Hot loops in C++17, built on first use; tests hold each equal to its Python definition."""

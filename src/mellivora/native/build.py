@@ -1,8 +1,9 @@
 """Builds `native/<name>.cpp` once per machine and loads it.
 
-The library lies in the cache folder under a name that is a hash of all that made it (sources, generated
-headers, flags, compiler, CPU), so a stale one is never found. It is compiled under a temporary name and
-renamed: nobody ever loads half a file. Two headers are generated, so that nothing is written twice:
+The library lies in the cache folder under a name that is a hash of all that made it (sources,
+generated headers, flags, compiler, CPU), so a stale one is never found. It is compiled under a
+temporary name and renamed: nobody ever loads half a file. Two headers are generated, so that
+nothing is written twice:
 
     isa.inc               enumerations, opcodes, engines, columns and limits, from `mellivora.isa`
     function_tables.inc   the tables of the VECTOR functions, from `mellivora.numerics`
@@ -36,7 +37,7 @@ _INCLUDE = re.compile(rb'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
 def cache_dir() -> Path:
-    """MELLIVORA_CACHE, or `mellivora` in XDG_CACHE_HOME, or ~/.cache/mellivora. Not created here."""
+    """MELLIVORA_CACHE, or `mellivora` in XDG_CACHE_HOME, or ~/.cache/mellivora; not created."""
     if given := os.environ.get("MELLIVORA_CACHE"):
         return Path(given)
     if base := os.environ.get("XDG_CACHE_HOME"):
@@ -69,9 +70,13 @@ def _load(name: str, flags: tuple[str, ...], cache: str) -> ctypes.CDLL:
                 if not target.exists():
                     _compile(compiler, f"{name}.cpp", texts, flags, target)
         except OSError as error:
-            raise HostError("MV0903", "cannot write compiled code to the cache",
-                            where=str(target.parent), given=str(error),
-                            hint="Set MELLIVORA_CACHE to a folder that can be written.") from error  # fmt: skip
+            raise HostError(
+                "MV0903",
+                "cannot write compiled code to the cache",
+                where=str(target.parent),
+                given=str(error),
+                hint="Set MELLIVORA_CACHE to a folder that can be written.",
+            ) from error
     return ctypes.CDLL(str(target))
 
 
@@ -96,9 +101,13 @@ def _compiler() -> str:
     for name in (os.environ.get("CXX", ""), "g++", "c++", "clang++"):
         if name and (path := shutil.which(name)):
             return path
-    raise HostError("MV0901", "no C++ compiler found", given=f"PATH={os.environ.get('PATH', '')}",
-                    allowed="g++ or clang++ with C++17",
-                    hint="Install one (Debian, Ubuntu: apt install g++), or name it in CXX.")  # fmt: skip
+    raise HostError(
+        "MV0901",
+        "no C++ compiler found",
+        given=f"PATH={os.environ.get('PATH', '')}",
+        allowed="g++ or clang++ with C++17",
+        hint="Install one (Debian, Ubuntu: apt install g++), or name it in CXX.",
+    )
 
 
 @functools.cache
@@ -146,8 +155,11 @@ def isa_header() -> str:
         "#pragma once",
         "#include <cstdint>",
     ]
-    names = ("SLOTS SLOT_BITS REGISTER_FLAG REGISTERS SEMAPHORE_MAX SEMAPHORES PARAMETERS LOOP_LEVELS"
-             " ACCUMULATOR_BASE DRAM_UNIT_BYTES RESOLVED_FIELDS R_PC R_GAP R_SLOT R_CONFIG").split()  # fmt: skip
+    names = [
+        *("SLOTS", "SLOT_BITS", "REGISTER_FLAG", "REGISTERS", "SEMAPHORES", "SEMAPHORE_MAX"),
+        *("PARAMETERS", "LOOP_LEVELS", "ACCUMULATOR_BASE", "DRAM_UNIT_BYTES"),
+        *("RESOLVED_FIELDS", "R_PC", "R_GAP", "R_SLOT", "R_CONFIG"),
+    ]
     lines += [f"constexpr int64_t {name} = {getattr(encoding, name)};" for name in names]
     lines += _enum("Engine", {name: code for code, name in enumerate(encoding.ENGINES)})
     lines += _enum("Opcode", {row.name.upper(): row.opcode for row in table.TABLE})

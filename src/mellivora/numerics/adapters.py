@@ -1,11 +1,11 @@
-"""Conversions in the form the VECTOR and MATRIX engines have them: bit patterns, slices as planes, packed codes."""
+"""Conversions in the form the engines have them: slices as planes, packed codes, INT8."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from mellivora.numerics.block import F32, AnyArray
+from mellivora.numerics.block import AnyArray
 from mellivora.numerics.formats import BLOCK, format_of
 from mellivora.numerics.quantize import e8m0_blocks
 
@@ -18,7 +18,7 @@ FP6_CODES: tuple[int, ...] = (*_FP6_SIZES, *(-size for size in _FP6_SIZES))
 
 
 def unpack_fp6(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
-    """E2M3 codes, four in three bytes, low bits first: uint8 [..., 3 q] -> integers int8 [..., 4 q]."""
+    """E2M3 codes, four in three bytes, low bits first: uint8 [..., 3 q] -> int8 [..., 4 q]."""
     parts = packed.reshape(*packed.shape[:-1], -1, 3).astype(np.uint32)
     word = parts[..., 0] | parts[..., 1] << 8 | parts[..., 2] << 16
     bits = word[..., None] >> np.array([0, 6, 12, 18], np.uint32) & 63

@@ -1,13 +1,14 @@
 """The functional simulator: what a program computes, bit for bit, without time.
 
-Every core runs its stream in program order to the next collective (EXCH, BARRIER) or HALT; when all have come,
-the collective is done and they go on. The checker proves that program order is one of the orders the machine may
-take. LOADM is a plain load here. Semaphores are counted: a wait that finds nothing and a post past the maximum
-fault as they would on the machine (posts count when the operation starts).
+Every core runs its stream in program order to the next collective (EXCH, BARRIER) or HALT; when
+all have come, the collective is done and they go on. The checker proves that program order is one of the
+orders the machine may take; LOADM is a plain load here. Semaphores are counted: a wait that finds
+nothing and a post past the maximum fault as they would on the machine (posts count when the
+operation starts).
 
-Two backends give the same bits and the same faults: "native" (C++), and "reference", which runs the meanings of
-`isa.meaning` in Python. The native one knows only *that* an instruction faults; cause and words always come from the
-definition, which is run once more on the faulting instruction.
+Two backends give the same bits and the same faults: "native" (C++), and "reference", which runs the
+meanings of `isa.meaning` in Python. The native one knows only *that* an instruction faults; cause
+and words always come from the definition, which is run once more on the faulting instruction.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ _PAGE = 4096
 
 @dataclass(frozen=True)
 class FaultRecord:
-    """Where and why the machine stopped: core, engine's name, program counter, cause 1..9, words."""
+    """Where and why the machine stopped; engine by name, cause 1..9 as in `isa.state.FAULTS`."""
 
     core: int
     engine: str
@@ -69,8 +70,8 @@ class FaultRecord:
 class RunStats:
     """Totals over all cores of one run.
 
-    engine_ops: operations of engines; instructions: those and CONTROL's; macs: multiply-accumulates of
-    MATRIX, every pass counted; seconds: of this host.
+    engine_ops: operations of engines; instructions: those and CONTROL's; macs: multiply-accumulates
+    of MATRIX, every pass counted; seconds: of this host.
     """
 
     engine_ops: int
@@ -102,15 +103,23 @@ class Machine:
         self.threads = max(1, min(threads, chip.cores))
         self.dram: Bytes = np.zeros(dram, np.uint8) if isinstance(dram, int) else dram
         if self.dram.dtype != np.uint8 or self.dram.ndim != 1 or not self.dram.flags.c_contiguous:
-            raise UsageError("MV0841", "DRAM must be one contiguous array of bytes",
-                             given=f"{self.dram.dtype} {self.dram.shape}", allowed="uint8, one axis",
-                             hint="Give np.zeros(size, np.uint8), or the size alone.")  # fmt: skip
+            raise UsageError(
+                "MV0841",
+                "DRAM must be one contiguous array of bytes",
+                given=f"{self.dram.dtype} {self.dram.shape}",
+                allowed="uint8, one axis",
+                hint="Give np.zeros(size, np.uint8), or the size alone.",
+            )
         self.windows = [(int(base), int(limit)) for base, limit in windows]
         for base, limit in self.windows:
             if base < 0 or limit < 0 or base + limit > self.dram.nbytes:
-                raise UsageError("MV0842", "a window leaves DRAM", given=f"base {base}, limit {limit}",
-                                 allowed=f"within {self.dram.nbytes} bytes",
-                                 hint="Give the machine more DRAM, or move the window.")  # fmt: skip
+                raise UsageError(
+                    "MV0842",
+                    "a window leaves DRAM",
+                    given=f"base {base}, limit {limit}",
+                    allowed=f"within {self.dram.nbytes} bytes",
+                    hint="Give the machine more DRAM, or move the window.",
+                )
         self._pads = _aligned(chip.cores, chip.sram_bytes)
         self._accumulators = _aligned(chip.cores, chip.accumulator_bytes)
         self.cores = [self._core(index) for index in range(chip.cores)]
@@ -130,10 +139,10 @@ class Machine:
         """Run the program to its end on all cores.
 
         parameters: int32 [P] for all cores alike, or [cores, P].
-        poison: fill scratchpads and accumulators with 0xFF (NaN) first, so that use of stale data shows;
-        else they are as the last run left them.
+        poison: fill scratchpads and accumulators with 0xFF (NaN) first, so that use of stale data
+        shows; else they are as the last run left them.
         Raises Fault (MV07xx), with a FaultRecord as `.record`, if the program faults: the faulting
-        instruction has written nothing, and every core has run to its next collective or its own fault.
+        instruction has written nothing, and every core has run to its next collective or fault.
         """
         values = np.asarray(parameters, np.int32)
         values = np.ascontiguousarray(np.broadcast_to(values, (self.chip.cores, values.shape[-1])))
@@ -145,7 +154,7 @@ class Machine:
         engine_ops, instructions, macs = run(values)
         return RunStats(engine_ops, instructions, time.perf_counter() - started, macs)
 
-    # ------------------------------------------------------------------------------------------ native
+    # ------------------------------------------------------------------------------- native
 
     def _run_native(self, values: npt.NDArray[np.int32]) -> tuple[int, int, int]:
         windows = np.array(self.windows or [(0, 0)], np.int64)
@@ -186,16 +195,23 @@ class Machine:
             except Fault as fault:
                 return _recorded(fault, index, ENGINES[row.engine], pc)
             raise AssertionError(f"native {row.name} faults at {pc}, its meaning does not")
-        at = [_At(int(r["opcode"]), int(r["pc"]), r["slot"].tolist()) if r["status"] != _HALTED else None
-              for r in reports]  # fmt: skip
+        at = [
+            None
+            if r["status"] == _HALTED
+            else _At(int(r["opcode"]), int(r["pc"]), r["slot"].tolist())
+            for r in reports
+        ]
         return collective_fault(self.cores, at)
 
-    # --------------------------------------------------------------------------------------- reference
+    # ---------------------------------------------------------------------------- reference
 
     def _run_reference(self, values: npt.NDArray[np.int32]) -> tuple[int, int, int]:
         words = control.words_of(self.code)
-        lanes = [_Lane(core, control.Sequencer(words, values[i].tolist(), core_id=i, cores=len(self.cores)))
-                 for i, core in enumerate(self.cores)]  # fmt: skip
+        count = len(self.cores)
+        lanes = [
+            _Lane(core, control.Sequencer(words, values[i].tolist(), core_id=i, cores=count))
+            for i, core in enumerate(self.cores)
+        ]
         while True:
             faults = [fault for lane in lanes if (fault := lane.run())]
             if faults:
@@ -312,8 +328,8 @@ def semaphore_fault(semaphore: int, *, waits: bool) -> Fault:
 def collective_fault(cores: Sequence[Core], at: Sequence[_At | None]) -> Fault:
     """Why the cores, standing at these collectives (None: halted), cannot go on.
 
-    Charged to the first core that is at fault by itself; else to the first whose collective differs from the
-    first one's.
+    Charged to the first core that is at fault by itself; else to the first whose part differs in
+    size from core 0's; cores at different collectives: to the first that waits.
     """
     waiting = [index for index, one in enumerate(at) if one]
     first = at[waiting[0]]
@@ -365,11 +381,12 @@ _WATCHDOG_FAULT, _WAIT_FAULT, _MEANING_FAULT = 2, 3, 5
 
 
 class _Setup(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, ctypes.c_int64) for name in (
             "cores", "pad_bytes", "accumulator_bytes", "columns", "accumulator_rows", "threads",
             "watchdog", "words", "parameter_count", "window_count")),
-        *((name, ctypes.c_void_p) for name in ("code", "parameters", "pads", "accumulators", "dram")),
+        *((name, ctypes.c_void_p) for name in (
+            "code", "parameters", "pads", "accumulators", "dram")),
         ("pad_stride", ctypes.c_int64),
         ("accumulator_stride", ctypes.c_int64),
         ("windows", ctypes.c_void_p),
