@@ -204,13 +204,13 @@ class _Run:
             self.consumer[core][semaphore] = entry
             self.waited[core][semaphore].append(number)
         self.history[entry].append(row)
+        self.clocks[entry, entry] = number  # an operation is in order with itself
 
     def _end(self, core: int, row: int) -> None:
-        """The operation has ended: its engine knows it, and its posts tell."""
+        """The operation has ended: its posts tell what its engine knows."""
         listing = self.listings[core]
         entry = ENGINES_A_CORE * core + listing.engine[row]
         clock = self.clocks[entry]
-        clock[entry] = len(self.history[entry])
         if not listing.posts[row]:
             return
         token = clock.copy()
@@ -322,7 +322,7 @@ class _Run:
         hint = f"let {name} post a semaphore at or after that instruction, and {me} wait for it"
         if other_core != core:
             hint = "put a BARRIER between them, and order it with both by semaphores"
-        given = f"{place}; core {other_core} {name} {found.kind[:-1]}s them: {other}"
+        given = f"{place}, {'written' if found.kind == WRITERS else 'read'} by {other}"
         allowed = f"the earlier {found.kind[:-1]} has ended before this {verb[:-1]} begins"
         if in_dram:
             refuse(

@@ -1,0 +1,6 @@
+barrier
+barrier
+halt
+===
+barrier
+halt

@@ -1,0 +1,5 @@
+lsync !1
+lsync !1
+vsync ?1
+msync ?1
+halt
