@@ -95,11 +95,6 @@ class Stream:
             near_size=size, prefetch=True,
         )  # fmt: skip
 
-    def constants(self, at: int, size: int) -> Ref:
-        ref = self.ring.next(size)
-        self.load(ref, at, size)
-        return ref
-
     def matmul(self, a: Quantised, tile: PackedTile, rows: Operand, rows_max: int) -> Tile:
         """acc = A @ tile; returns the FP32 accumulator tile [rows, columns]."""
         spec = tile.spec

@@ -144,15 +144,9 @@ class Decode(Decoder):
     # ------------------------------------------------------------------ a layer
 
     def layer(self, index: int, layer: Layer, stream: Stream) -> None:
-        k, rows, hd, group = self.k, self.batch, self.head_dim, self.group
-        kv_width = self.local_heads * hd
-        vectors = self.norm_vectors(layer)
-        for linear, width in ((layer.q, kv_width * group), (layer.k, kv_width), (layer.v, kv_width),
-                              (layer.o, self.hidden_share), (layer.gate, self.ffn_share),
-                              (layer.up, self.ffn_share), (layer.down, self.hidden_share)):  # fmt: skip
-            vectors += self.bias_spans(linear, width)
+        k, rows, hd = self.k, self.batch, self.head_dim
         with k.named(f"layers.{index}.norm", "norm"):
-            constants = self.constants(vectors, stream)
+            constants = self.constants(self.layer_vectors(layer), stream)
             self.norm_to(self.a, layer.attn_norm, constants, rows)
         with k.named(f"layers.{index}.qkv", "linear"):
             self.queries_keys_values(layer, constants, stream)
@@ -174,6 +168,14 @@ class Decode(Decoder):
             self.residual(self.h, layer.down, constants, stream)
         if layer.post_ffn_norm:
             self.add_normed(layer.post_ffn_norm, constants, rows)
+
+    def layer_vectors(self, layer: Layer) -> list[tuple[str, list[tuple[int, int]]]]:
+        vectors, kv_width = self.norm_vectors(layer), self.local_heads * self.head_dim
+        for linear, width in ((layer.q, kv_width * self.group), (layer.k, kv_width), (layer.v, kv_width),
+                              (layer.o, self.hidden_share), (layer.gate, self.ffn_share),
+                              (layer.up, self.ffn_share), (layer.down, self.hidden_share)):  # fmt: skip
+            vectors += self.bias_spans(linear, width)
+        return vectors
 
     def queries_keys_values(self, layer: Layer, constants: LayerConstants, stream: Stream) -> None:
         """This core's heads: [q of the group | k | v] for each, FP32 in `qkv`. Heads it lacks are not loaded."""

@@ -116,6 +116,12 @@ class Decoder:
 
     def open_ring(self, base: Operand, *, multicast: bool) -> Stream:
         """The ring on all that is left of the scratchpad, and the stream that fills it."""
+        vectors = [self.layer_vectors(layer) for layer in self.plan.layers]
+        vectors.append([(self.plan.norm.gamma, [(0, self.plan.hidden)])])
+        size = max(4 * sum(spans[0][1] - spans[0][0] for _, spans in names) for names in vectors)
+        # Two, for this layer and the next: they are read until the layer's end, so the ring would not do.
+        self.constant_buffers = [self.k.alloc(f"constants{i}", size) for i in range(2)]
+        self.constant_turn = 0
         left = self.chip.sram_bytes - self.k.free_bytes
         ring = Ring(self.k.alloc("ring", max(left, 4 * self._smallest_chunk())))
         return Stream(self.k, ring, self.stream_window, base, multicast)
@@ -123,8 +129,7 @@ class Decoder:
     def _smallest_chunk(self) -> int:
         names = [self.plan.head.weight, self.plan.layers[0].q.weight, self.plan.layers[0].down.weight]
         columns = min(self.chip.columns, 8)
-        vectors = 4 * (4 * self.plan.hidden + 4 * self.head_dim) // 4
-        return max(*(TileSpec(self.weights.fmt(n), columns, 1).block_bytes for n in names), vectors)
+        return max(TileSpec(self.weights.fmt(n), columns, 1).block_bytes for n in names)
 
     # ------------------------------------------------------------------ start
 
@@ -163,13 +168,19 @@ class Decoder:
         at = size = 0
         for i, image in enumerate(self.images):
             at, size = image.constant([(name, *spans[i]) for name, spans in names])
-        ref = stream.constants(at, size)
+        ref = self.constant_buffers[self.constant_turn % 2].at()
+        self.constant_turn += 1
+        stream.load(ref, at, size)
         place: dict[str, Ref] = {}
         offset = 0
         for name, spans in names:
             place[name] = ref.plus(offset)
             offset += 4 * (spans[0][1] - spans[0][0])
         return LayerConstants(place)
+
+    def layer_vectors(self, layer: Layer) -> list[tuple[str, list[tuple[int, int]]]]:
+        """Norm weights and biases that a layer needs, with what of them each image holds."""
+        raise NotImplementedError
 
     def norm_vectors(self, layer: Layer) -> list[tuple[str, list[tuple[int, int]]]]:
         """Norm weights of a layer, whole in every image."""

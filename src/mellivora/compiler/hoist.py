@@ -7,7 +7,7 @@ boundaries included: weights wait for nobody.
 
 from __future__ import annotations
 
-from mellivora.compiler.ir import EngineOp, Item, Loop, Region
+from mellivora.compiler.ir import EngineOp, Item, Loop, Reg, Region, ScalarOp
 from mellivora.compiler.sync import engine_ops
 
 
@@ -15,16 +15,20 @@ def hoist(items: list[Item]) -> list[Item]:
     """Items with `prefetch` operations moved forward; their order among themselves stays. Loops are walked too."""
     after: dict[int, list[EngineOp]] = {}
     last_use: dict[str, list[tuple[int, int, int]]] = {}
+    written: dict[Reg, int] = {}
     barrier = -1
     out: list[Item] = []
     for item in items:
         if isinstance(item, EngineOp) and item.prefetch:
-            place = max(barrier, *(_last(last_use, region) for region in item.writes), -1)
+            place = max(barrier, *(_last(last_use, region) for region in item.writes))
+            place = max(place, -1, *(written.get(slot, -1) for slot in item.slots if isinstance(slot, Reg)))
             after.setdefault(place, []).append(item)
             barrier = place
             continue
         position = len(out)
         out.append(Loop(item.count, hoist(item.body)) if isinstance(item, Loop) else item)
+        if isinstance(item, ScalarOp):
+            written[item.rd] = position
         for op in engine_ops([item]):
             for region in (*op.reads, *op.writes):
                 _note(last_use, region, position)

@@ -107,13 +107,8 @@ class Prefill(Decoder):
 
     def layer(self, index: int, layer: Layer, stream: Stream) -> None:
         k, rows, memory = self.k, self.rows, f"kv{index}"
-        linears = (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down)
-        vectors = self.norm_vectors(layer)
-        for linear in linears:
-            if linear.bias is not None:
-                vectors.append((linear.bias, [(0, self.weights.graph.params[linear.bias].shape[0])]))
         with k.named(f"layers.{index}.norm", "norm"):
-            constants = self.constants(vectors, stream)
+            constants = self.constants(self.layer_vectors(layer), stream)
             self.norm_to(self.a, layer.attn_norm, constants, rows)
         for g in range(layer.kv_heads):
             self.queries_keys_values(index, layer, g, constants, stream)
@@ -135,6 +130,13 @@ class Prefill(Decoder):
         if layer.post_ffn_norm:
             with k.named(f"layers.{index}.norm", "norm"):
                 self.add_normed(layer.post_ffn_norm, constants, rows)
+
+    def layer_vectors(self, layer: Layer) -> list[tuple[str, list[tuple[int, int]]]]:
+        vectors = self.norm_vectors(layer)
+        for linear in (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down):
+            if linear.bias is not None:
+                vectors.append((linear.bias, [(0, self.weights.graph.params[linear.bias].shape[0])]))
+        return vectors
 
     def queries_keys_values(self, index: int, layer: Layer, g: int, constants: LayerConstants, stream: Stream) -> None:
         """Project, rotate and quantise one key head with its queries; append K and V to the cache."""

@@ -99,14 +99,17 @@ struct MatmulJob {
 
 constexpr int KERNEL_ROWS = 8;
 
+// Unrolled, so that what is kept for each row stays in registers.
+#define EACH_ROW(r) _Pragma("GCC unroll 8") for (int r = 0; r < ROWS_; ++r)
+
 // Dot products of `ROWS` rows with sixteen columns, started from start[r].
 template <int FORMAT, int ROWS_>
 INLINE void dots(const uint8_t* codes, const vi* w, bool b_is_unsigned_side, vi* t) {
   if (b_is_unsigned_side)
-    for (int r = 0; r < ROWS_; ++r)
+    EACH_ROW(r)
       for (int d = 0; d < 8; ++d) t[r] = dot4(t[r], w[d], splat(bits_of<int32_t>(codes + 32 * r + 4 * d)));
   else
-    for (int r = 0; r < ROWS_; ++r)
+    EACH_ROW(r)
       for (int d = 0; d < 8; ++d) t[r] = dot4(t[r], splat(bits_of<int32_t>(codes + 32 * r + 4 * d)), w[d]);
 }
 
@@ -152,15 +155,15 @@ void float_kernel(const MatmulJob& job, int64_t row, int64_t column, int64_t liv
       const int32_t* sums = job.sums + first;
       vi t[ROWS_];
       if constexpr (BIAS >= 0) {
-        for (int r = 0; r < ROWS_; ++r) t[r] = BIAS ? splat(-BIAS * sums[r]) : vi{};
+        EACH_ROW(r) t[r] = BIAS ? splat(-BIAS * sums[r]) : vi{};
         dots<FORMAT, ROWS_>(job.codes + 32 * first, w, i == 0, t);
       } else {
         const bool b_unsigned = j > 0 || FORMAT == BFormat::UINT8, flip = (i > 0) == b_unsigned;
         const vi start = flip ? flip_correction(w, b_unsigned) : vi{};
-        for (int r = 0; r < ROWS_; ++r) t[r] = start;
+        EACH_ROW(r) t[r] = start;
         dots<FORMAT, ROWS_>((flip ? job.flipped : job.codes) + 32 * first, w, b_unsigned, t);
       }
-      for (int r = 0; r < ROWS_; ++r) {
+      EACH_ROW(r) {
         const vf sa = splat(job.scales[first + r]);
         vf term = to_float(t[r]) * (sa * slice_scale);
         if constexpr (HAS_OFFSET) term = term + splat(float(sums[r])) * (sa * offset);
@@ -193,10 +196,10 @@ void integer_kernel(const MatmulJob& job, int64_t row, int64_t column, int64_t l
     b_sum += (vu)sum - uint32_t(BIAS > 0 ? 32 * BIAS : 0);
     const vi start = flip ? flip_correction(w, B_UNSIGNED) : vi{};
     const int64_t first = job.at(0, block, row);
-    for (int r = 0; r < ROWS_; ++r) t[r] = BIAS > 0 ? splat(-BIAS * job.sums[first + r]) : start;
+    EACH_ROW(r) t[r] = BIAS > 0 ? splat(-BIAS * job.sums[first + r]) : start;
     const bool b_side = BIAS >= 0 ? !job.a_unsigned : B_UNSIGNED;
     dots<FORMAT, ROWS_>((flip ? job.flipped : job.codes) + 32 * first, w, b_side, t);
-    for (int r = 0; r < ROWS_; ++r) acc[r] += (vu)t[r] - zb * uint32_t(job.sums[first + r]);
+    EACH_ROW(r) acc[r] += (vu)t[r] - zb * uint32_t(job.sums[first + r]);
   }
   const uint32_t both = uint32_t(job.blocks) * 32u * za * zb;
   for (int r = 0; r < live_rows; ++r) store(out + 4 * r * job.columns, (vi)(acc[r] - b_sum * za + both), c);
