@@ -143,6 +143,21 @@ def _gather(n: NodeView) -> Operand:
     return n.g.emit("gather", x, n.x(1), axis=axis)
 
 
+@handles("GatherElements")
+def _gather_elements(n: NodeView) -> Operand:
+    """Of constants only, as exporters write it for buffers such as position ids."""
+    data, at, axis = n.known(0), n.known(1), n.int("axis", 0)
+    fits = (
+        data.ndim == at.ndim and -at.ndim <= axis < at.ndim and object not in (at.dtype, data.dtype)
+    )
+    rows = data.shape[axis] if fits else 0
+    if not fits or (at.size and not -rows <= at.min() <= at.max() < rows):
+        raise n.refuse("the indices do not fit", f"{list(at.shape)}, axis {axis}", "use dims={...}")
+    index = list(np.indices(at.shape, sparse=True))
+    index[axis] = at
+    return data[tuple(index)]
+
+
 def _axes(n: NodeView, default: Sequence[int] | None = None) -> tuple[int, ...]:
     """Axes by attribute (before opset 13) or by operand."""
     if n.opset >= 13:

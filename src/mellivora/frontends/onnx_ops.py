@@ -103,6 +103,11 @@ def _not(n: NodeView) -> Operand:
     return n.g.emit("compare", n.x(), np.array(False), kind="eq")
 
 
+@handles("IsNaN")
+def _is_nan(n: NodeView) -> Operand:
+    return n.g.emit("compare", n.x(), n.x(), kind="ne")
+
+
 @handles("Where")
 def _where(n: NodeView) -> Operand:
     return n.g.emit("where", n.x(0), n.x(1), n.x(2))
