@@ -1,4 +1,5 @@
-"""Timing against formulae worked out by hand, and at the very edge: not ready at clk-1, ready at clk."""
+"""Timing against formulae worked out by hand, and at the very edge: not ready at clk-1, ready at
+clk."""
 
 from __future__ import annotations
 
@@ -39,12 +40,12 @@ def load(pieces: str, tail: str = "") -> str:
 # fmt: off
 LATENCIES = [
     # nano: 8 columns, 8 lanes
-    (f"matmul 0 0 0 0 1 2 8 {MX8}", 14 + 9 + 2 * 9),                # 9 cycles bring a block of weights
+    (f"matmul 0 0 0 0 1 2 8 {MX8}", 14 + 9 + 2 * 9),                # 9 cycles bring a block
     (f"matmul 0 0 0 0 20 2 8 {MX8}", 14 + 9 + 2 * 20),              # 20 rows hide them
     (f"matmul 0 0 0 0 1 2 8 {matmul_mode(BFormat.Q4_1)}", 14 + 5 + 2 * 5),
     (f"matmul 0 0 0 0 0 2 8 {MX8}", 14),                            # no rows: only the pipeline
     (f"vew 0 0 0 0 4 8 {vew_fn()} 0", 10 + 4),
-    (f"vew 0 0 0 0 4 9 {vew_fn()} 0", 10 + 8),                      # nine columns take two beats of 8 lanes
+    (f"vew 0 0 0 0 4 9 {vew_fn()} 0", 10 + 8),                      # 9 columns: two beats of 8 lanes
     (f"vew 0 0 0 0 4 8 {vew_fn(func=1)} 0", 10 + 6 + 4),            # EXP2
     ("vred 0 0 4 8 0 0", 10 + 16 + 4),
     (f"vquant 0 0 0 0 4 32 {vquant_mode(Store.MX1)} ", 10 + 6 + 4 * 4),
@@ -83,7 +84,8 @@ def test_load_latency(size: str, moved: int) -> None:
 
 
 def test_slow_dram_grants_in_fixed_cycles() -> None:
-    """nano's rate of 1/8: the burst of cycles 7, 15, ...; ready at 4 + 4 + 100 = 108, so granted in 111."""
+    """nano's rate of 1/8: the burst of cycles 7, 15, ...; ready at 4 + 4 + 100 = 108, so granted
+    in 111."""
     assert run(load("64 1 1 1") + "halt").end[0].tolist() == [112]
     assert run(load("65 1 1 1") + "halt").end[0].tolist() == [120]
 
@@ -118,7 +120,8 @@ def test_load_stream_reaches_the_port() -> None:
 
 
 def test_load_streams_of_all_cores_reach_dram() -> None:
-    """Sixteen cores share 21 bursts a cycle; nothing is lost between the first word and the last cycle."""
+    """Sixteen cores share 21 bursts a cycle; nothing is lost between the first word and the last
+    cycle."""
     count, size = 20, 32768
     text = load(f"1024 {size // 1024} 1 1").replace("load ", f"loop {count} 1\nload ") + "halt"
     result = run([text] * 16, M1)
@@ -267,6 +270,6 @@ def test_labels_share_the_clock() -> None:
 def test_stalls_name_the_cause() -> None:
     result = run(load("1024 8 1 1", "!1") + f"matmul 0 0 0 0 20 4 8 {MX8} ?1 !2\nhalt", M1)
     stalls = dict(zip(CAUSES, result.stall_cycles[0, 2].tolist(), strict=True))
-    # dispatched at 5; the load issues from 4 to 8, its latency is 120, its data take 8192 / 256 cycles
+    # dispatched at 5; the load issues from 4 to 8, then 120 of latency, then 8192 / 256 cycles
     expected = {"dispatch": 5, "load": 3, "latency": 120, "bandwidth": 32}
     assert stalls == dict.fromkeys(CAUSES, 0) | expected

@@ -1,4 +1,5 @@
-"""The event-driven engine equals the cycle-stepped definition for every operation's dispatch, start and end."""
+"""The event-driven engine equals the cycle-stepped definition for every operation's dispatch,
+start and end."""
 
 from __future__ import annotations
 
@@ -20,8 +21,9 @@ def semaphore(producer: int, consumer: int) -> int:
 
 
 def random_streams(rng: np.random.Generator, *, cores: int, steps: int) -> list[np.ndarray]:
-    """Operations of each core that cannot deadlock: a wait takes a token that an earlier row posts, a semaphore
-    has one producer and one consumer engine, and all cores have the same collectives in the same order."""
+    """Operations of each core that cannot deadlock: a wait takes a token that an earlier row
+    posts, a semaphore has one producer and one consumer engine, and all cores have the same
+    collectives in the same order."""
     plan = rng.choice(len(Role), size=steps, p=[0.4, 0.1, 0.34, 0.1, 0.06])
     shared = rng.integers(1, 40, size=steps)  # bursts of a LOADM, cost of a collective
     dense = rng.random() < 0.5  # many transfers at once, or a chain of waits
@@ -118,7 +120,8 @@ def test_twins_agree_at_length(block: int) -> None:
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("requesters", [1, 2, 3, 5])
 def test_arbiter_alone(rate: tuple[int, int], requesters: int) -> None:
-    """Only loads and stores, ports between starved and never the limit; sizes about multiples of the port."""
+    """Only loads and stores, ports between starved and never the limit; sizes about multiples of
+    the port."""
     for port in (1, 2, 4, 8):
         rng = np.random.default_rng([*rate, requesters, port])
         cores = -(-requesters // 2)

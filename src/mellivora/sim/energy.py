@@ -1,7 +1,9 @@
-"""Energy of a timing run: counts times figures, each figure with a range and a source (`energy.toml`).
+"""Energy of a timing run: counts times figures, each figure with a range and a source
+(`energy.toml`).
 
-The figures are for a 7-nm class. For a chip of another process those of logic and SRAM are scaled by the ratio of
-feature sizes; the range then reaches from no scaling to the ratio's square: more is not known.
+The figures are for a 7-nm class. For a chip of another process those of logic and SRAM are scaled
+by the ratio of feature sizes; the range then reaches from no scaling to the ratio's square: more
+is not known.
 """
 
 from __future__ import annotations
@@ -54,11 +56,13 @@ class Energy:
 
 
 def load_figures(path: Path = TABLE) -> dict[str, Figure]:
-    """All figures by name ("int8_mac", "dram_bit.GDDR7"). Raises SpecError MV0190..MV0193, one fault at a time."""
+    """All figures by name ("int8_mac", "dram_bit.GDDR7"). Raises SpecError MV0190..MV0193, one
+    fault at a time."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SpecError("MV0190", "the energy table cannot be read", where=str(path), given=str(error),
+        raise SpecError("MV0190", "the energy table cannot be read", where=str(path),
+                        given=str(error),
                         hint="restore it, or correct the TOML") from error  # fmt: skip
     out: dict[str, Figure] = {}
     for name, entry in tree.items():
@@ -77,13 +81,14 @@ def _figure(name: str, entry: Any, path: str) -> Figure:
     given = set(entry) if isinstance(entry, Mapping) else set()
     if not isinstance(entry, Mapping) or given - keys or keys - {"source"} - given:
         raise SpecError("MV0191", "an energy figure has the wrong keys", where=where,
-                        given=", ".join(sorted(given)) or str(entry), allowed=", ".join(sorted(keys)),
+                        given=", ".join(sorted(given)) or str(entry),
+                        allowed=", ".join(sorted(keys)),
                         hint="write all of them and no others")  # fmt: skip
     source = entry.get("source", "")
     if not isinstance(source, str) or not source.strip():
         raise SpecError("MV0192", "an energy figure has no source", where=where, given=repr(source),
                         allowed="who measured or published it, and where",
-                        hint="a figure without a source is a bug: cite one or leave it out")  # fmt: skip
+                        hint="cite one: a figure without a source is a bug")  # fmt: skip
     numbers = [entry[key] for key in ("low", "value", "high")]
     fine = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in numbers)
     if not fine or not 0 < numbers[0] <= numbers[1] <= numbers[2] or entry["unit"] not in UNITS:
@@ -103,9 +108,11 @@ def _standard() -> dict[str, Figure]:
 def energy(
     result: TimingResult, chip: ChipSpec | None = None, *, figures: dict[str, Figure] | None = None
 ) -> Energy:
-    """Energy of a run. chip: by default the one it ran on; figures: by default those of energy.toml.
+    """Energy of a run. chip: by default the one it ran on; figures: by default those of
+    energy.toml.
 
-    Parts: matrix, vector, sram, dram, exchange, static. Static power is that of the largest die the chip may have.
+    Parts: matrix, vector, sram, dram, exchange, static. Static power is that of the largest die
+    the chip may have.
     """
     chip = result.chip if chip is None else chip
     table = _standard() if figures is None else figures

@@ -1,4 +1,5 @@
-"""What a timing run says: cycles, where they went by engine, by cause and by label, and how near the roof it is."""
+"""What a timing run says: cycles, where they went by engine, by cause and by label, and how near
+the roof it is."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ UNNAMED = "(no label)"
 
 @dataclass(frozen=True)
 class Work:
-    """Totals over the chip. A LOADM's DRAM bytes count once; bursts are what DRAM moved for the bytes."""
+    """Totals over the chip. A LOADM's DRAM bytes count once; bursts are what DRAM moved for the
+    bytes."""
 
     macs: int
     scale_ops: int
@@ -57,7 +59,8 @@ class LabelTime:
 
 @dataclass(frozen=True)
 class Roofs:
-    """Least cycles that each resource needs for the work, if it never waited; `fraction` of the highest."""
+    """Least cycles that each resource needs for the work, if it never waited; `fraction` of the
+    highest."""
 
     dram_cycles: float
     matrix_cycles: float
@@ -79,8 +82,9 @@ class Roofs:
 class TimingResult:
     """Times of all rows. dispatch, start, end: one int64 [n] array for each core, clock edges.
 
-    start: the operation takes its semaphores and its engine. end: its posts can be seen. A LOAD or STORE leaves its
-    engine after its issue cost; an EXCH or BARRIER waits for the other cores after its start.
+    start: the operation takes its semaphores and its engine. end: its posts can be seen. A LOAD
+    or STORE leaves its engine after its issue cost; an EXCH or BARRIER waits for the other cores
+    after its start.
     """
 
     chip: ChipSpec
@@ -92,7 +96,8 @@ class TimingResult:
 
     def __repr__(self) -> str:
         rows = sum(len(end) for end in self.end)
-        return f"TimingResult({self.chip.name}, cores={len(self.end)}, rows={rows}, cycles={self.cycles})"
+        sizes = f"cores={len(self.end)}, rows={rows}, cycles={self.cycles}"
+        return f"TimingResult({self.chip.name}, {sizes})"
 
     @cached_property
     def core_cycles(self) -> list[int]:
@@ -121,7 +126,7 @@ class TimingResult:
 
     @cached_property
     def data_ready(self) -> list[Rows]:
-        """When the first word of each transfer is there; for a LOADM after the last core's issue."""
+        """When the first word of each transfer is there; for a LOADM, after the last issue."""
         latency = ChipNumbers.of(self.chip).latency
         out: list[Rows] = []
         for ops, released in zip(self.operations, self.released, strict=True):
@@ -139,7 +144,8 @@ class TimingResult:
 
     @cached_property
     def busy_cycles(self) -> Rows:
-        """[cores, 4] cycles in which LOAD, STORE issue and MATRIX, VECTOR work (a collective: its own cost)."""
+        """[cores, 4] cycles in which LOAD, STORE issue and MATRIX, VECTOR work (a collective: its
+        own cost)."""
         out = np.zeros((len(self.operations), len(WORKERS)), np.int64)
         for core, ops in enumerate(self.operations):
             np.add.at(out[core], ops["engine"], ops["cost"])
@@ -182,8 +188,9 @@ class TimingResult:
     def by_symbol(self, symbols: Sequence[Symbol]) -> list[LabelTime]:
         """Time of each label, largest first, one entry a (label, kind).
 
-        A cycle of the wall clock belongs to the oldest operation, in program order, that has not ended on the
-        slowest core: so the cycles of all labels add up to `cycles`. Busy cycles and work are over all cores.
+        A cycle of the wall clock belongs to the oldest operation, in program order, that has not
+        ended on the slowest core: so the cycles of all labels add up to `cycles`. Busy cycles and
+        work are over all cores.
         """
         names, of_row = self.label_rows(symbols)
         count = len(names)

@@ -1,10 +1,11 @@
 """Why an engine did not work: every idle cycle before an operation's start has one cause.
 
-From when the engine was free until the operation starts, in this order: the row was not yet dispatched
-("dispatch"); then the token that came last was not yet posted, charged to what its producer was doing: for MATRIX
-and VECTOR the engine ("matrix", "vector"), for a transfer its issue ("load", "store"), its "latency", the other
-cores ("rendezvous") or its data ("bandwidth"); then, for LOAD and STORE, too many transfers in flight, charged in
-the same way to the one that must end first. After the last operation the engine is "finished".
+From when the engine was free until the operation starts, in this order: the row was not yet
+dispatched ("dispatch"); then the token that came last was not yet posted, charged to what its
+producer was doing: for MATRIX and VECTOR the engine ("matrix", "vector"), for a transfer its
+issue ("load", "store"), its "latency", the other cores ("rendezvous") or its data ("bandwidth");
+then, for LOAD and STORE, too many transfers in flight, charged in the same way to the one that
+must end first. After the last operation the engine is "finished".
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def engine_stalls(result: TimingResult, core: int, engine: int, token: Rows) -> 
 def stall_pieces(
     result: TimingResult, core: int, engine: int, token: Rows
 ) -> list[tuple[str, Rows, Rows, Rows]]:
-    """(cause, rows, from, to): disjoint intervals in which the engine waited to start these rows."""
+    """(cause, rows, from, to): disjoint intervals of waiting to start these rows."""
     table, start, end = result.operations[core], result.start[core], result.end[core]
     mine = np.flatnonzero(table["engine"] == engine)
     left = result.released[core][mine]
@@ -101,7 +102,7 @@ def stall_pieces(
 
 
 def _in_flight_blocker(table: npt.NDArray[np.void], mine: Rows, outstanding: int) -> Rows:
-    """The transfer that must have ended before each operation of a DMA queue may start; -1: none."""
+    """The transfer that must end before each operation of a DMA queue may start; -1: none."""
     flying = np.flatnonzero(table["role"][mine] != Role.COLLECTIVE)
     place = np.cumsum(table["role"][mine] != Role.COLLECTIVE) - 1  # own place, or the last before
     back = np.where(table["role"][mine] == Role.COLLECTIVE, 0, outstanding)
@@ -139,7 +140,8 @@ def _blame(
 
 
 def _last_transfer(table: npt.NDArray[np.void]) -> Rows:
-    """Each row itself; for LSYNC and SSYNC the transfer before it in the queue, which it waits behind."""
+    """Each row itself; for LSYNC and SSYNC the transfer before it in the queue, which it waits
+    behind."""
     out = np.arange(len(table))
     for engine in (0, 1):
         mine = np.flatnonzero(table["engine"] == engine)

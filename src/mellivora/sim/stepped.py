@@ -1,12 +1,13 @@
 """The timing machine one cycle at a time: the definition that the event-driven engine must equal.
 
-Slow (microseconds a cycle and core) and plain on purpose. Times are clock edges: an operation with start s and
-cost c is busy in the cycles s .. s+c-1 and ends at edge s+c, where its posts can be seen. In every cycle t:
+Slow (microseconds a cycle and core) and plain on purpose. Times are clock edges: an operation
+with start s and cost c is busy in the cycles s .. s+c-1 and ends at edge s+c, where its posts can
+be seen. In every cycle t:
 
-    1. ends      what was busy last in cycle t-1 ends at t and posts; transfers end in the order of their queue
+    1. ends      what was busy last in cycle t-1 ends at t and posts; transfers in queue order
     2. feed      transfers whose first word has come join the data phase of their queue
     3. dispatch  CONTROL puts its next row into a queue that had room in cycle t-1
-    4. start     an idle engine starts the head of its queue if the semaphores it waits on allow
+    4. start     an idle engine starts the head of its queue if its semaphores allow
     5. grant     DRAM grants the bursts of this cycle
 """
 
@@ -53,7 +54,8 @@ class _Core:
 
 
 class Stepped:
-    """Runs operations of each core (arrays of sim.timing.OPERATION) to the end, or until `limit` cycles."""
+    """Runs operations of each core (arrays of sim.timing.OPERATION) to the end, or until `limit`
+    cycles."""
 
     def __init__(self, operations: list[Table], numbers: ChipNumbers) -> None:
         self.numbers = numbers
@@ -123,7 +125,8 @@ class Stepped:
             self.shared[heads[0].number].fed = True
 
     def _multicast_heads(self) -> list[Transfer] | None:
-        """The next multicast's entry in every core, if nothing of their own is before it and it is ready."""
+        """The next multicast's entry in every core, if nothing of their own is before it and it
+        is ready."""
         heads: list[Transfer] = []
         for core in self.cores:
             rest = [t for t in core.flight[LOAD] if t.role != Role.ORDER]
@@ -194,7 +197,8 @@ class Stepped:
                 core.free_at[STORE] = self.now + int(core.operations[row]["cost"])
 
     def _grant(self) -> None:
-        """Round robin, one burst at a time, at most `port` to a requester; the last one is the multicast."""
+        """Round robin, one burst at a time, at most `port` to a requester; the last one is the
+        multicast."""
         n = self.numbers
         budget = n.num * (self.now + 1) // n.den - n.num * self.now // n.den
         streams = [

@@ -1,9 +1,10 @@
 """Timing: when every operation of every core starts and ends, to the cycle.
 
-`simulate` turns resolved rows (`isa.control`) into operations that have only a cost, a number of DRAM bursts, an
-engine, a role and semaphores, and gives them to `native/timing.cpp`. The machine is defined by
-docs/design/0002-timing.md and, one cycle at a time, by `sim.stepped`. All latencies come from `isa.latency`
-through the instruction table. Times are clock edges, counted from 0 when CONTROL takes its first instruction.
+`simulate` turns resolved rows (`isa.control`) into operations that have only a cost, a number of
+DRAM bursts, an engine, a role and semaphores, and gives them to `native/timing.cpp`. The machine
+is defined by docs/design/0002-timing.md and, one cycle at a time, by `sim.stepped`. All latencies
+come from `isa.latency` through the instruction table. Times are clock edges, counted from 0 when
+CONTROL takes its first instruction.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ OPERATION = np.dtype(
 
 
 class ChipNumbers(NamedTuple):
-    """All that the machine knows of a chip. Rates: bursts a cycle, num/den for all, port for a requester."""
+    """All that the machine knows of a chip. Rates: bursts a cycle, num/den for all, port for a
+    requester."""
 
     queue_depth: int
     outstanding: int
@@ -107,7 +109,8 @@ ENGINE_OF[[row.opcode for row in TABLE]] = [row.engine for row in TABLE]
 
 
 def lower(rows: Rows, chip: ChipSpec) -> Operations:
-    """Operations [n] of resolved rows [n, RESOLVED_FIELDS]. Raises Fault 1 for a row no engine executes."""
+    """Operations [n] of resolved rows [n, RESOLVED_FIELDS]. Raises Fault 1 for a row no engine
+    executes."""
     out = np.zeros(len(rows), OPERATION)
     for at in range(0, len(rows), CHUNK_ROWS):
         _lower(rows[at : at + CHUNK_ROWS], chip, out[at : at + CHUNK_ROWS])
@@ -155,9 +158,11 @@ def _library() -> Any:
 def run_operations(
     operations: Sequence[Operations], numbers: ChipNumbers
 ) -> tuple[list[Rows], list[Rows], list[Rows], Rows]:
-    """dispatch, start and end of each core's operations (-1: not reached), and the machine's report.
+    """dispatch, start and end of each core's operations (-1: not reached), and the machine's
+    report.
 
-    report: cause (0 or 6), core, row, semaphore, cycle of the last event, then SEMAPHORES counts a core.
+    report: cause (0 or 6), core, row, semaphore, cycle of the last event, then SEMAPHORES counts
+    a core.
     """
     cores = len(operations)
     tables = [np.ascontiguousarray(table) for table in operations]
@@ -184,10 +189,11 @@ def run_operations(
 def simulate(rows_per_core: Sequence[Rows], chip: ChipSpec) -> TimingResult:
     """Run resolved rows [n, RESOLVED_FIELDS] int64, one array for each running core of `chip`.
 
-    Cores that are not given stay idle and take no part in LOADM, EXCH and BARRIER.
-    Raises MachineFault: cause 6 when a semaphore passes its maximum, 7 when nothing can go on (the message names
-    what each engine waits for), 5 when the cores' collectives do not match or a format does not exist, 1 for an
-    unknown opcode; UsageError for arrays that are not resolved rows or more of them than cores.
+    Cores that are not given stay idle and take no part in LOADM, EXCH and BARRIER. Raises
+    MachineFault: cause 6 when a semaphore passes its maximum, 7 when nothing can go on (the
+    message names what each engine waits for), 5 when the cores' collectives do not match or a
+    format does not exist, 1 for an unknown opcode; UsageError for arrays that are not resolved
+    rows or more of them than cores.
     """
     from mellivora.sim.result import TimingResult
 
@@ -254,7 +260,8 @@ def _check_collectives(rows_per_core: Sequence[Rows], operations: Sequence[Opera
             if differ.any():
                 k = int(np.argmax(differ))
                 first, second = (
-                    f"core {c}: {BY_OPCODE[int(row[0])].name} at pc {int(row[2])}, {names[0]} {int(row[1])}"
+                    f"core {c}: {BY_OPCODE[int(row[0])].name} at pc {int(row[2])}, "
+                    f"{names[0]} {int(row[1])}"
                     for c, row in ((0, lists[0][k]), (core, other[k]))
                 )
                 raise Fault(5, f"collective {k} differs: {first}; {second}")

@@ -1,8 +1,8 @@
 """A timing run as a Perfetto trace: ui.perfetto.dev opens it.
 
-One process a core; for each engine a track of what it did and one of why it waited; and the bytes a second that
-DRAM moved. Transfers are drawn where their data moved (issue and latency are in their arguments), so that
-slices of a track never overlap.
+One process a core; for each engine a track of what it did and one of why it waited; and the bytes
+a second that DRAM moved. Transfers are drawn where their data moved (issue and latency are in
+their arguments), so that slices of a track never overlap.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _ARGUMENTS = ("pc", "row", "dispatched", "started")
 
 @dataclass(frozen=True)
 class TraceReport:
-    """What was drawn: slices, cores 0 to cores-1, cycles from 0 to cycles-1; note says what was left out."""
+    """What was drawn: slices, cores 0 to cores-1, cycles from 0 to cycles-1; note says what was
+    left out."""
 
     slices: int
     cores: int
@@ -48,7 +49,8 @@ class TraceReport:
 
 @dataclass(frozen=True)
 class _Slices:
-    """Slices of one track in order of time: name numbers, begin and end edges, rows (-1: no arguments)."""
+    """Slices of one track in order of time: name numbers, begin and end edges, rows (-1: no
+    arguments)."""
 
     name: Ints
     begin: Ints
@@ -63,9 +65,11 @@ def write_trace(
     symbols: Sequence[Symbol] = (),
     max_slices: int = MAX_SLICES,
 ) -> TraceReport:
-    """Write the trace of a run to `path`, whole or not at all. Raises HostError MV0970 if that fails.
+    """Write the trace of a run to `path`, whole or not at all. Raises HostError MV0970 if that
+    fails.
 
-    Past max_slices only the first cores, or the first cycles of core 0, are drawn; the report and the trace say so.
+    Past max_slices only the first cores, or the first cycles of core 0, are drawn; the report and
+    the trace say so.
     """
     names: dict[str, int] = {}
     tracks = [_core_tracks(result, core, symbols, names) for core in range(len(result.rows))]

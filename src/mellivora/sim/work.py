@@ -1,7 +1,8 @@
-"""What every row does, counted: multiply-accumulates, lane operations, bytes. Rooflines and energy stand on it.
+"""What every row does, counted: multiply-accumulates, lane operations, bytes. Rooflines and
+energy stand on it.
 
-MATRIX and VECTOR counts are exact; bytes of the scratchpad are an estimate from operand sizes (a hardware that
-reads whole rows of a bank moves more), good for energy, not for timing.
+MATRIX and VECTOR counts are exact; bytes of the scratchpad are an estimate from operand sizes (a
+hardware that reads whole rows of a bank moves more), good for energy, not for timing.
 """
 
 from __future__ import annotations
