@@ -16,7 +16,7 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ PROGRAM, WEIGHTS = "model.mvp", "model.safetensors"
 KEEP_BYTES = 8 << 30
 """The cache forgets what was not used for longest beyond this."""
 SOURCES = ("spec", "numerics", "isa", "graph", "frontends", "compiler")
-_FACTS = ("slots", "chunk", "rows_per_core", "logits_pitch", "vocab", "notes")
+_SIZES = ("slots", "chunk", "rows_per_core", "logits_pitch", "vocab")
+_FACTS = (*_SIZES, "notes", "buffers", "formats")
 
 
 @dataclass
@@ -43,7 +44,8 @@ class Executable:
 
     images: window name -> its first contents, uint8 (memory-mapped when it came from disk); empty
     for shapes without weights. slots: sequences the KV window holds. chunk: rows a prefill launch
-    takes. logits_pitch: FP32 values from row to row of the LOGITS window, at least vocab.
+    takes. logits_pitch: FP32 values from row to row of the LOGITS window, at least vocab. buffers:
+    scratchpad of each entry, (name, address, bytes). formats: of the model's matrices as it came.
     """
 
     program: Program
@@ -54,12 +56,15 @@ class Executable:
     logits_pitch: int
     vocab: int
     notes: list[str] = field(default_factory=list)
+    buffers: dict[str, list[tuple[str, int, int]]] = field(default_factory=dict)
+    formats: list[str] = field(default_factory=list)
     images: dict[str, Bytes] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, compiled: Any) -> Executable:
+    def of(cls, compiled: Any, *, formats: Sequence[str] = ()) -> Executable:
         """From what `mellivora.compiler.compile_model` returns."""
-        facts = {name: getattr(compiled, name) for name in _FACTS}
+        facts = {name: getattr(compiled, name) for name in _FACTS if name != "formats"}
+        facts["formats"] = list(formats)
         return cls(compiled.program, compiled.kv, images=dict(compiled.images or {}), **facts)
 
     @property
@@ -87,10 +92,10 @@ class Executable:
                 _write_weights(weights, self.images)
                 made.append(weights)
                 program.weights = WeightsReference.of(weights)
-                program.windows = [
-                    dataclasses.replace(w, tensors=((w.name, 0),) if w.name in self.images else ())
-                    for w in program.windows
-                ]
+            program.windows = [
+                dataclasses.replace(w, tensors=((w.name, 0),) if w.name in self.images else ())
+                for w in program.windows
+            ]
             program.save(path)
         except BaseException:
             for done in made:
@@ -113,7 +118,7 @@ class Executable:
         try:
             values = {name: facts[name] for name in _FACTS}  # type: ignore[index]
             kv = KvLayout(**{k: int(v) for k, v in facts["kv"].items()})  # type: ignore[index]
-            if not all(isinstance(values[name], int) for name in _FACTS if name != "notes"):
+            if not all(isinstance(values[name], int) for name in _SIZES):
                 raise TypeError("a size is no whole number")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ProgramError(

@@ -14,6 +14,7 @@ import numpy as np
 from mellivora.compiler.layout import MAX_BATCH
 from mellivora.errors import UsageError
 from mellivora.frontends.llm import LanguageModel, load_model
+from mellivora.graph.ir import Graph, ParamSpec, param_format
 from mellivora.runtime.cache import Executable, content_hash, key_of, obtain
 from mellivora.runtime.engine import Engine
 from mellivora.runtime.sampling import GREEDY, Sampling, StopText, sample
@@ -68,7 +69,8 @@ class LLM:
     """A model compiled for a chip, with as many slots as `max_batch`, each of `context` tokens
     (default: 2048, or the model's own limit where that is less).
 
-    model: a name or path that `frontends.load_model` knows, or a LanguageModel. chip: a preset, a
+    model: a name or path that `frontends.load_model` knows, or a LanguageModel (loaded with
+    shapes_only, its weights are read from its source when they are needed). chip: a preset, a
     TOML file or a ChipSpec. cores: use so many of the chip's cores. activations: "mxint8", "x2" or
     "x3". shapes_only: parameters without data, in `weight_format`; enough for timing. cache: keep
     compiled models on disk. say: is told of long work, one sentence at a time. dump_after, dump:
@@ -106,20 +108,19 @@ class LLM:
         if not 1 <= context <= self.config.context:
             raise _limit("context", context, f"1 to {self.config.context}, the model's own")
         options = {"activations": activations, "max_batch": max_batch, "context": context}
+        complete = not any(isinstance(p, ParamSpec) for p in self.model.graph.params.values())
 
         def compile() -> Executable:
-            source = self.model
-            if not (shapes_only or isinstance(model, LanguageModel)):
+            if not (complete or shapes_only):
                 self._say(f"reading {self.model.source}")
-                source = load_model(model)
-            self._say(f"compiling {source.graph.name} for {self.chip.name}")
-            return _compile(source.graph, self.chip, options, dump_after=dump_after, dump=dump)
+                self.model = load_model(self.model.source)
+            self._say(f"compiling {self.model.graph.name} for {self.chip.name}")
+            dumping = {"dump_after": dump_after, "dump": dump or print}
+            return _compile(self.model.graph, self.chip, {**options, **dumping})
 
-        if isinstance(model, LanguageModel) or shapes_only:
-            files, use = "", False  # nothing to pack: compiling is quick
-        else:
-            use = cache and dump_after is None
-            files = content_hash(self.model.source) if use else ""
+        # Without weights there is nothing to pack, and weights in memory have no file to hash.
+        use = cache and dump_after is None and not (complete or shapes_only)
+        files = content_hash(self.model.source) if use else ""
         key = key_of(files, self.chip.fingerprint(), options) if use else ""
         self.executable, self.from_cache = obtain(key, compile, use=use)
         self.notes = [*self.model.notes, *self.executable.notes]
@@ -127,7 +128,8 @@ class LLM:
 
     def __repr__(self) -> str:
         e = self.executable
-        return f"<LLM {self.model.graph.name} on {self.chip.name}: {e.slots} slots of {e.context} tokens>"
+        name = self.model.graph.name
+        return f"<LLM {name} on {self.chip.name}: {e.slots} slots of {e.context} tokens>"
 
     # ------------------------------------------------------------------------------------ text, ids
 
@@ -332,10 +334,11 @@ def chip_of(chip: str | Path | ChipSpec, cores: int | None = None) -> ChipSpec:
     return spec.replace(cores=cores)
 
 
-def _compile(graph: Any, chip: ChipSpec, options: Mapping[str, Any], **dump: Any) -> Executable:
+def _compile(graph: Graph, chip: ChipSpec, options: Mapping[str, Any]) -> Executable:
     from mellivora.compiler import compile_model
 
-    return Executable.of(compile_model(graph, chip, **options, **dump))
+    formats = {param_format(tensor) for tensor in graph.params.values() if len(tensor.shape) == 2}
+    return Executable.of(compile_model(graph, chip, **options), formats=sorted(formats))
 
 
 def _limit(name: str, given: int, allowed: str) -> UsageError:

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from mellivora.compiler.layout import TILE_TOKENS
+from mellivora.runtime.cache import Executable
 from mellivora.runtime.engine import Engine
+from mellivora.sim.energy import energy
 from mellivora.sim.result import Roofs, TimingResult
 from mellivora.sim.stalls import CAUSES
 from mellivora.spec import ChipSpec
@@ -23,6 +25,7 @@ from mellivora.spec import ChipSpec
 PAIR_TOKENS = 2 * TILE_TOKENS
 WORKERS = ("LOAD", "STORE", "MATRIX", "VECTOR")
 TIMELINE_SLICES = 20_000
+RANGE = ("typical", "low", "high")
 
 
 @dataclass
@@ -39,7 +42,7 @@ class OpTime:
 
 @dataclass
 class Phase:
-    """Launches added up. Cycles of roofs are least cycles; energy in joules with its range.
+    """Launches added up. Cycles of roofs are least cycles; energy in joules, by RANGE and by part.
 
     busy_cycles: engine -> mean over cores. stall_cycles: engine -> cause -> mean over cores.
     """
@@ -55,9 +58,8 @@ class Phase:
     dram_cycles: float = 0.0
     matrix_cycles: float = 0.0
     vector_cycles: float = 0.0
-    energy_j: float = 0.0
-    energy_low_j: float = 0.0
-    energy_high_j: float = 0.0
+    energy_j: dict[str, float] = field(default_factory=dict)
+    energy_parts_j: dict[str, float] = field(default_factory=dict)
     busy_cycles: dict[str, float] = field(default_factory=dict)
     stall_cycles: dict[str, dict[str, float]] = field(default_factory=dict)
     ops: dict[tuple[str, str], OpTime] = field(default_factory=dict)
@@ -78,8 +80,6 @@ class Phase:
 
     def add(self, result: TimingResult, symbols: Sequence[Any], times: int = 1) -> None:
         """Count a launch `times` times."""
-        from mellivora.sim.energy import energy
-
         roofs, work = result.roofs(), result.work
         self.launches += times
         self.cycles += times * result.cycles
@@ -89,9 +89,10 @@ class Phase:
         for name in ("dram_cycles", "matrix_cycles", "vector_cycles"):
             setattr(self, name, getattr(self, name) + times * getattr(roofs, name))
         spent = energy(result)
-        self.energy_j += times * spent.total_j
-        self.energy_low_j += times * spent.low_j
-        self.energy_high_j += times * spent.high_j
+        for name, pj in zip(RANGE, (spent.pj, spent.low_pj, spent.high_pj), strict=True):
+            self.energy_j[name] = self.energy_j.get(name, 0.0) + times * pj * 1e-12
+        for part, (pj, _, _) in spent.by_part.items():
+            self.energy_parts_j[part] = self.energy_parts_j.get(part, 0.0) + times * pj * 1e-12
         busy, stalls = result.busy_cycles.mean(axis=0), result.stall_cycles.mean(axis=0)
         for e, engine in enumerate(WORKERS):
             self.busy_cycles[engine] = self.busy_cycles.get(engine, 0.0) + times * float(busy[e])
@@ -136,11 +137,8 @@ class Phase:
                 "matrix_cycles": self.matrix_cycles,
                 "vector_cycles": self.vector_cycles,
             },
-            "energy_j_per_token": {
-                "typical": self.energy_j / per,
-                "low": self.energy_low_j / per,
-                "high": self.energy_high_j / per,
-            },
+            "energy_j_per_token": {name: joules / per for name, joules in self.energy_j.items()},
+            "energy_parts_j": self.energy_parts_j,
             "busy_cycles": self.busy_cycles,
             "stall_cycles": self.stall_cycles,
             "by_kind": [asdict(op) for op in self.by_kind()],
@@ -205,4 +203,22 @@ def timeline(result: TimingResult, symbols: Sequence[Any], *, core: int = 0) -> 
         "labels": [list(name) for name in names],
         "slices": rows[:TIMELINE_SLICES].tolist(),
         "left_out": max(len(rows) - TIMELINE_SLICES, 0),
+    }
+
+
+def memory_map(executable: Executable) -> dict[str, Any]:
+    """Where things lie: DRAM windows [name, role, base, bytes]; scratchpad of each entry [name,
+    address, bytes].
+    """
+    program = executable.program
+    windows = [
+        [window.name, window.role, base, size]
+        for window, (base, size) in zip(program.windows, program.placement(), strict=True)
+    ]
+    sram = {entry: [list(row) for row in rows] for entry, rows in executable.buffers.items()}
+    return {
+        "dram": windows,
+        "dram_bytes": program.chip.dram_bytes,
+        "sram": sram,
+        "sram_bytes": program.chip.sram_bytes,
     }
