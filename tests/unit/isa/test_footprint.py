@@ -1,4 +1,4 @@
-"""Footprints against the golden meanings: the bytes touched, byte for byte, and nothing else matters."""
+"""Footprints against the golden meanings: the bytes touched, and that no others matter."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _bytes_of(regions: Sequence[tuple[int, int, int, int]]) -> npt.NDArray[np.bo
 
 
 def _filled(random_bytes: np.random.Generator) -> Recorder:
-    """A core whose memories hold random bytes, most of them finite small numbers when read as FP32."""
+    """A core whose memories hold random bytes."""
     core = Recorder(CHIP, random_bytes.integers(0, 256, 12288, np.uint8), WINDOWS)
     core.scratchpad[:] = random_bytes.integers(0, 256, core.scratchpad.size, np.uint8)
     core.accumulators[:] = random_bytes.integers(0, 256, core.accumulators.size, np.uint8)
@@ -67,7 +67,7 @@ def _row(name: str, slots: Sequence[int], config: Sequence[int]) -> list[int]:
 
 
 def _random_row(pick: random.Random) -> tuple[str, list[int]]:
-    """A row of any engine; one in some is not legal (an odd address, a stride too long, a mode unknown)."""
+    """A row of any engine; some are not legal (an odd address, a long stride, an unknown mode)."""
 
     def pad(align: int = 4) -> int:
         address = pick.randrange(0, 9000) // align * align
@@ -81,7 +81,9 @@ def _random_row(pick: random.Random) -> tuple[str, list[int]]:
     def stride(width: int) -> int:
         return pick.choice([width, width, width + 4, 0, 4, 256, 128])
 
-    name = pick.choice(["load", "loadm", "store", "matmul", "vew", "vred", "vquant", "vdeq", "msync"])
+    name = pick.choice(
+        ["load", "loadm", "store", "matmul", "vew", "vred", "vquant", "vdeq", "msync"]
+    )
     rows, cols = count(9), pick.choice([32, 64, 96, 1, 7, count(96)])
     if name in ("load", "loadm", "store"):
         slots = [pick.choice([0, 1, 1, 2]), pick.randrange(40), pick.randrange(-2, 64), pad(1)]
@@ -168,7 +170,10 @@ def test_other_bytes_do_not_matter_and_do_not_change(seed: int) -> None:
         two = _filled(np.random.default_rng([seed, step, 1]))
         reads, writes = _bytes_of(declared.reads), _bytes_of(declared.writes)
         far_reads, far_writes = np.zeros((2, one.dram.size), bool)
-        for flags, regions in ((far_reads, declared.dram_reads), (far_writes, declared.dram_writes)):
+        for flags, regions in (
+            (far_reads, declared.dram_reads),
+            (far_writes, declared.dram_writes),
+        ):
             for region in regions:
                 for first, past in dram_intervals(region):
                     base = WINDOWS[region[0]][0]
@@ -205,6 +210,10 @@ def test_exchange(stride: int) -> None:
 
 def test_whole_tiles_are_one_region() -> None:
     """What the compiler relies on to be fast: a packed weight tile is one contiguous region."""
-    row = _row("matmul", [0, 0, 4096, 8192, 4, 4, 8, BFormat.Q4_1 | 1 << 4 | 1 << 6], [128, 0, 4, 8, 0, 160])
+    row = _row(
+        "matmul",
+        [0, 0, 4096, 8192, 4, 4, 8, BFormat.Q4_1 | 1 << 4 | 1 << 6],
+        [128, 0, 4, 8, 0, 160],
+    )
     size = 4 * 8 * (4 * 4 + 4)  # blocks x columns x (16 bytes of codes, scale and offset)
     assert footprint(row, CHIP).reads[-1] == (8192, 1, size, size)
