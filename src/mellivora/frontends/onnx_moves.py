@@ -10,7 +10,7 @@ import numpy as np
 
 from mellivora.frontends.onnx_import import NodeView, Operand
 from mellivora.frontends.onnx_ops import handles, joined
-from mellivora.graph.ir import Dim
+from mellivora.graph.ir import Array, Dim
 from mellivora.graph.shapes import broadcast_shapes
 
 
@@ -153,7 +153,7 @@ def _gather_elements(n: NodeView) -> Operand:
     rows = data.shape[axis] if fits else 0
     if not fits or (at.size and not -rows <= at.min() <= at.max() < rows):
         raise n.refuse("the indices do not fit", f"{list(at.shape)}, axis {axis}", "use dims={...}")
-    index = list(np.indices(at.shape, sparse=True))
+    index: list[Array] = list(np.indices(at.shape, sparse=True))
     index[axis] = at
     return data[tuple(index)]
 
