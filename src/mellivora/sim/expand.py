@@ -58,7 +58,7 @@ def as_code(code: npt.ArrayLike) -> npt.NDArray[np.uint64]:
 def control_fault(
     code: npt.NDArray[np.uint64], parameters: npt.NDArray[np.int32], state: npt.NDArray[np.int64]
 ) -> Fault:
-    """The Fault of CONTROL in this state, in the words of its definition, which repeats the step."""
+    """The Fault of CONTROL in this state; its definition does the step again and words it."""
     if state[0] == WATCHDOG_FAULT:
         return Fault(7, "CONTROL ran too long")
     # The definition decodes all words at once; only the one at pc matters here.

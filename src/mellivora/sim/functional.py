@@ -1,9 +1,9 @@
 """The functional simulator: what a program computes, bit for bit, without time.
 
 Every core runs its stream in program order to the next collective (EXCH, BARRIER) or HALT; when
-all have come, the collective is done and they go on. The checker proves that program order is one of the
-orders the machine may take; LOADM is a plain load here. Semaphores are counted: a wait that finds
-nothing and a post past the maximum fault as they would on the machine (posts count when the
+all have come, the collective is done and they go on. The checker proves that program order is one
+of the orders the machine may take; LOADM is a plain load here. Semaphores are counted: a wait that
+finds nothing and a post past the maximum fault as they would on the machine (posts count when the
 operation starts).
 
 Two backends give the same bits and the same faults: "native" (C++), and "reference", which runs the
