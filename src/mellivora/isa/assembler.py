@@ -1,7 +1,7 @@
 """Text form of programs: one instruction a line, parses back to the same words.
 
-    matmul r5 r6 r7 r8 1 18 256 0x1c0 ?3 ?4 !5 !6   ; waits on semaphores 3 and 4, posts 5 and 6
-    li r9 -4
+matmul r5 r6 r7 r8 1 18 256 0x1c0 ?3 ?4 !5 !6   ; waits on semaphores 3 and 4, posts 5 and 6
+li r9 -4
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from mellivora.errors import IsaError
 from mellivora.isa.encoding import (
+    CONTROL,
     IMMEDIATE_MAX,
     REGISTER_FLAG,
     REGISTERS,
@@ -20,6 +21,7 @@ from mellivora.isa.encoding import (
     SLOTS,
     Word,
     pack,
+    unpack,
     wide_immediate,
     wide_slots,
 )
@@ -44,7 +46,11 @@ def disassemble(word: Word) -> str:
         parts = [_slot_text(raw) for raw in word.slots[: len(row.slots)]]
     parts += [f"?{s}" for s in word[1:3] if s] + [f"!{s}" for s in word[3:5] if s]
     line = " ".join([row.name, *parts])
-    return line if assemble_line(line) == word else f".word {pack(word):#034x}"
+    try:
+        exact = assemble_line(line) == word
+    except IsaError:
+        exact = False
+    return line if exact else f".word {pack(word):#034x}"
 
 
 def _slot_text(raw: int) -> str:
@@ -59,36 +65,56 @@ def _bad(line: str, given: str, allowed: str) -> IsaError:
 def _parse_slot(text: str, line: str) -> int:
     if text.startswith("r") and text[1:].isdecimal() and int(text[1:]) < REGISTERS:
         return int(text[1:]) | REGISTER_FLAG
-    try:
-        value = int(text, 0)
-    except ValueError:
-        raise _bad(line, text, "a register r0..r63 or an integer") from None
+    value = _integer(text, line, "a register r0..r63 or an integer")
     if not 0 <= value <= IMMEDIATE_MAX:
         raise _bad(line, text, f"0..{IMMEDIATE_MAX}; larger values go through LI and a register")
     return value
 
 
-def assemble_line(line: str) -> Word:
-    """The word of one line (without comment)."""
-    name, *parts = line.split(";")[0].split()
-    if name == ".word":
-        from mellivora.isa.encoding import unpack
+def _integer(text: str, line: str, allowed: str, low: int = -(1 << 31), high: int = 1 << 32) -> int:
+    try:
+        value = int(text, 0)
+    except ValueError:
+        raise _bad(line, text, allowed) from None
+    if not low <= value < high:
+        raise _bad(line, text, allowed)
+    return value
 
-        return unpack(int(parts[0], 16))
+
+def _destination(text: str, line: str) -> int:
+    raw = _parse_slot(text, line)
+    if not raw & REGISTER_FLAG:
+        raise _bad(line, text, "a register r0..r63, where the result goes")
+    return raw
+
+
+def assemble_line(line: str) -> Word:
+    """The word of one line; a `;` and what follows is a comment. Raises IsaError MV0601."""
+    name, *parts = line.split(";")[0].split() or [""]
+    if name == ".word":
+        given = parts[0] if len(parts) == 1 else " ".join(parts)
+        return unpack(_integer(given, line, "one number of 128 bits", 0, 1 << 128))
     row = BY_NAME.get(name)
     if row is None:
         raise _bad(line, name, ", ".join(BY_NAME))
     waits = [_semaphore(p, line) for p in parts if p[0] == "?"]
     posts = [_semaphore(p, line) for p in parts if p[0] == "!"]
     operands = [p for p in parts if p[0] not in "?!"]
-    if len(operands) != len(row.slots) or len(waits) > 2 or len(posts) > 2:
+    if len(operands) != len(row.slots):
         raise _bad(line, f"{len(operands)} operands", f"{len(row.slots)}: {' '.join(row.slots)}")
+    most = 2 if row.engine != CONTROL else 0
+    if len(waits) > most or len(posts) > most:
+        given = f"{len(waits)} waits, {len(posts)} posts"
+        raise _bad(line, given, f"at most {most} of each: CONTROL has no semaphores, engines two")
     if name == "li":
-        slots = wide_slots(_parse_slot(operands[0], line) & 63, int(operands[1], 0))
+        rd = _destination(operands[0], line) & 63
+        slots = wide_slots(rd, _integer(operands[1], line, "an integer of 32 bits"))
+    elif row.slots[:1] == ("rd",):
+        slots = (_destination(operands[0], line), *(_parse_slot(p, line) for p in operands[1:]))
     else:
         slots = tuple(_parse_slot(p, line) for p in operands)
-    wait0, wait1 = (waits + [0, 0])[:2]
-    post0, post1 = (posts + [0, 0])[:2]
+    wait0, wait1 = ([*waits, 0, 0])[:2]
+    post0, post1 = ([*posts, 0, 0])[:2]
     return Word(row.opcode, wait0, wait1, post0, post1, slots + (0,) * (SLOTS - len(slots)))
 
 
