@@ -45,7 +45,7 @@ LATENCIES = [
     (f"matmul 0 0 0 0 1 2 8 {matmul_mode(BFormat.Q4_1)}", 14 + 5 + 2 * 5),
     (f"matmul 0 0 0 0 0 2 8 {MX8}", 14),                            # no rows: only the pipeline
     (f"vew 0 0 0 0 4 8 {vew_fn()} 0", 10 + 4),
-    (f"vew 0 0 0 0 4 9 {vew_fn()} 0", 10 + 8),                      # 9 columns: two beats of 8 lanes
+    (f"vew 0 0 0 0 4 9 {vew_fn()} 0", 10 + 8),                      # 9 columns: two beats
     (f"vew 0 0 0 0 4 8 {vew_fn(func=1)} 0", 10 + 6 + 4),            # EXP2
     ("vred 0 0 4 8 0 0", 10 + 16 + 4),
     (f"vquant 0 0 0 0 4 32 {vquant_mode(Store.MX1)} ", 10 + 6 + 4 * 4),
@@ -229,12 +229,14 @@ def test_bad_arguments() -> None:
         rows_of(f"matmul 0 0 0 0 1 1 8 {MX8 | 15}\nhalt"),
     )
     no_gap[0, R_GAP], no_opcode[0, R_OPCODE] = 0, 0x1FF
+    huge = rows_of("li r1 2000000000\nload 0 0 0 0 r1 r1 r1 r1\nhalt")
     cases = [
         ([rows] * 2, UsageError, "MV0880"),
         ([rows[:, :5]], UsageError, "MV0881"),
         ([no_gap], UsageError, "MV0882"),
         ([no_opcode], MachineFault, "MV0701"),
         ([no_format], MachineFault, "MV0705"),
+        ([huge], MachineFault, "MV0702"),
     ]
     for given, error, code in cases:
         with pytest.raises(error) as caught:

@@ -1,8 +1,9 @@
 // The machine of docs/design/0002-timing.md, event by event.
 //
-// Knows no instruction and no latency: an operation is a gap, a cost, a number of DRAM bursts, an engine, a kind
-// and its semaphores. `mellivora.sim.stepped` is the same machine one cycle at a time, and a test holds the two
-// equal for every operation. All times are int64 cycles; time t is the clock edge at which cycle [t, t+1) begins.
+// Knows no instruction and no latency: an operation is a gap, a cost, a number of DRAM bursts, an
+// engine, a kind and its semaphores. `mellivora.sim.stepped` is the same machine one cycle at a
+// time, and a test holds the two equal for every operation. All times are int64 cycles; time t is
+// the clock edge at which cycle [t, t+1) begins.
 
 #include <algorithm>
 #include <cstdint>
@@ -14,10 +15,12 @@
 namespace {
 
 constexpr int64_t NEVER = std::numeric_limits<int64_t>::max();
-constexpr int LOAD = Engine::LOAD - 1, STORE = Engine::STORE - 1, ENGINES = Engine::VECTOR;  // without CONTROL
+// Engines without CONTROL.
+constexpr int LOAD = Engine::LOAD - 1, STORE = Engine::STORE - 1, ENGINES = Engine::VECTOR;
 constexpr uint32_t RING = 64;  // the largest `outstanding_transfers`
 
-// COMPUTE holds its engine until it ends. ORDER only keeps its place among the transfers of its queue.
+// COMPUTE holds its engine until it ends. ORDER only keeps its place among the transfers of its
+// queue.
 enum Role : uint8_t { COMPUTE, ORDER, TRANSFER, MULTICAST, COLLECTIVE };  // sim.timing.Role
 
 struct Operation {  // sim.timing.OPERATION
@@ -35,8 +38,8 @@ struct Transfer {
     bool done;
 };
 
-// Transfers of one queue in order of issue: [head, tail) are in flight, [head, feed) have come to their data phase,
-// `draw` is the one that takes the next burst.
+// Transfers of one queue in order of issue: [head, tail) are in flight, [head, feed) have come to
+// their data phase, `draw` is the one that takes the next burst.
 struct Fifo {
     Transfer ring[RING];
     uint32_t head = 0, draw = 0, feed = 0, tail = 0;
@@ -70,7 +73,8 @@ class Dram {
                 return;  // its head is the same, and so is `next`
             }
         advance(t);
-        auto place = std::find_if(active_.begin(), active_.end(), [&](auto& r) { return r.id > id; });
+        const auto after = [&](auto& r) { return r.id > id; };
+        auto place = std::find_if(active_.begin(), active_.end(), after);
         active_.insert(place, {id, bursts, bursts, 0});
         schedule();
     }
@@ -87,8 +91,8 @@ class Dram {
         } else {
             advance(t);
         }
-        active_.erase(std::remove_if(active_.begin(), active_.end(), [](auto& r) { return !r.backlog; }),
-                      active_.end());
+        const auto dry = [](auto& r) { return !r.backlog; };
+        active_.erase(std::remove_if(active_.begin(), active_.end(), dry), active_.end());
         schedule();
     }
 
@@ -107,7 +111,8 @@ class Dram {
         return 0;
     }
 
-    // What each would get in [base_, t) if none ran dry; returns the place in the order after the last one served.
+    // What each would get in [base_, t) if none ran dry; returns the place in the order after the
+    // last one served.
     int64_t shares(int64_t t) {
         const int64_t n = static_cast<int64_t>(active_.size());
         if (port_bound()) {
@@ -212,7 +217,8 @@ class Machine {
     std::vector<Core> cores;
     int64_t fault = 0, fault_core = 0, fault_row = 0, fault_semaphore = 0, now = 0;
 
-    Machine(const Chip& chip, int64_t count) : cores(count), chip_(chip), wake_(count, NEVER), dram_(chip, fifos()), issued_(count) {
+    Machine(const Chip& chip, int64_t count)
+        : cores(count), chip_(chip), wake_(count, NEVER), dram_(chip, fifos()), issued_(count) {
         int64_t size = 1;
         while (size < chip.queue_depth) size *= 2;
         mask_ = size - 1;
@@ -262,6 +268,8 @@ class Machine {
         return all;
     }
 
+    int count() const { return static_cast<int>(cores.size()); }
+
     void touch(Core& core) {
         if (!core.touched) core.touched = true, touched_.push_back(&core);
     }
@@ -303,8 +311,8 @@ class Machine {
             }
     }
 
-    // Transfers whose first word is there join the data phase, in order. Data of a multicast and a core's own
-    // loads never mix: both come through the same port.
+    // Transfers whose first word is there join the data phase, in order. Data of a multicast and a
+    // core's own loads never mix: both come through the same port.
     void feed(Core& core) {
         for (int q : {LOAD, STORE}) {
             Fifo& fifo = core.fifo[q];
@@ -312,7 +320,8 @@ class Machine {
             for (; fifo.feed < fifo.tail; ++fifo.feed) {
                 const Transfer& t = fifo.at(fifo.feed);
                 if (t.role == ORDER) continue;
-                if (t.role == MULTICAST || t.ready > now || (q == LOAD && multicast_.streaming)) break;
+                if (t.role == MULTICAST || t.ready > now) break;
+                if (q == LOAD && multicast_.streaming) break;
                 fifo.streaming++;
                 fifo.draw = std::max(fifo.draw, fifo.head);
                 dram_.feed(2 * static_cast<int>(&core - cores.data()) + q, t.left, now);
@@ -323,21 +332,24 @@ class Machine {
 
     void align(Core& core) {
         const Fifo& fifo = core.fifo[LOAD];
-        const bool is = fifo.feed < fifo.tail && fifo.ring[fifo.feed % RING].role == MULTICAST && !fifo.streaming;
+        const bool waits = fifo.feed < fifo.tail && !fifo.streaming;
+        const bool is = waits && fifo.ring[fifo.feed % RING].role == MULTICAST;
         aligned_ += is - core.aligned;
         core.aligned = is;
     }
 
     bool multicast_waits() {  // all cores have issued it and have nothing before it
-        return aligned_ == static_cast<int64_t>(cores.size()) && multicast_.feed < multicast_.tail &&
+        return aligned_ == count() && multicast_.feed < multicast_.tail &&
                multicast_.at(multicast_.feed).row == aligned_;
     }
-    int64_t multicast_wake() { return multicast_waits() ? multicast_.at(multicast_.feed).ready : NEVER; }
+    int64_t multicast_wake() {
+        return multicast_waits() ? multicast_.at(multicast_.feed).ready : NEVER;
+    }
 
     void feed_multicast() {
         while (multicast_waits() && multicast_.at(multicast_.feed).ready <= now) {
             multicast_.streaming++;
-            dram_.feed(2 * static_cast<int>(cores.size()), multicast_.at(multicast_.feed++).left, now);
+            dram_.feed(2 * count(), multicast_.at(multicast_.feed++).left, now);
             for (auto& core : cores) {
                 Fifo& fifo = core.fifo[LOAD];
                 ++fifo.feed;
@@ -350,11 +362,12 @@ class Machine {
     void run_dram(int64_t t) {
         dram_.run(t);
         for (int id : dram_.completed) {
-            if (id < 2 * static_cast<int>(cores.size())) {
+            if (id < 2 * count()) {
                 touch(cores[id / 2]);
                 continue;
             }
-            for (; multicast_.head < multicast_.feed && multicast_.at(multicast_.head).done; ++multicast_.head)
+            auto& head = multicast_.head;
+            for (; head < multicast_.feed && multicast_.at(head).done; ++head)
                 for (auto& core : cores) {
                     Fifo& fifo = core.fifo[LOAD];
                     uint32_t i = fifo.head;
@@ -366,7 +379,8 @@ class Machine {
     }
 
     void start(Core& core, int e) {
-        if (core.running[e] >= 0 || core.popped[e] == core.pushed[e] || core.free_at[e] > now) return;
+        if (core.running[e] >= 0 || core.free_at[e] > now) return;
+        if (core.popped[e] == core.pushed[e]) return;
         const int64_t row = core.queue[e][core.popped[e] & mask_];
         const Operation& op = core.ops[row];
         if (core.dispatch[row] > now) return;
@@ -386,7 +400,7 @@ class Machine {
             core.running[e] = row, core.finish[e] = now + op.cost;
         } else if (op.role == COLLECTIVE) {
             core.running[e] = row;
-            if (++arrived_ == static_cast<int64_t>(cores.size())) rendezvous(now + op.cost);
+            if (++arrived_ == count()) rendezvous(now + op.cost);
         } else {
             issue(core, core.fifo[e], row, op);
         }
@@ -399,7 +413,8 @@ class Machine {
         fifo.at(fifo.tail++) = {row, ready, op.bursts, static_cast<uint8_t>(role), false};
         if (role != MULTICAST) return;
         const uint32_t k = issued_[&core - cores.data()]++;
-        if (k == multicast_.tail) multicast_.at(multicast_.tail++) = {0, ready, op.bursts, TRANSFER, false};
+        if (k == multicast_.tail)
+            multicast_.at(multicast_.tail++) = {0, ready, op.bursts, TRANSFER, false};
         Transfer& shared = multicast_.at(k);
         shared.row++, shared.ready = std::max(shared.ready, ready);
         align(core);
@@ -430,7 +445,8 @@ class Machine {
                 uint32_t i = fifo.feed;
                 while (i < fifo.tail && fifo.at(i).role == ORDER) ++i;
                 const Transfer& fresh = fifo.at(i);
-                if (i < fifo.tail && fresh.role == TRANSFER && fresh.ready > now) t = std::min(t, fresh.ready);
+                if (i < fifo.tail && fresh.role == TRANSFER && fresh.ready > now)
+                    t = std::min(t, fresh.ready);
             }
         }
         return t;
@@ -439,12 +455,12 @@ class Machine {
 
 }  // namespace
 
-// Runs `cores` programs. Fills dispatch, start and end of each row (those not reached keep what they had).
-// report: cause, core, row, semaphore, last event's cycle; then for each core the semaphore counts.
-// Returns the number of rows that have ended.
-extern "C" int64_t timing_run(int64_t cores, const Operation* const* ops, const int64_t* rows, const Chip* chip,
-                              int64_t* const* dispatch, int64_t* const* start, int64_t* const* end,
-                              int64_t* report) {
+// Runs `cores` programs. Fills dispatch, start and end of each row (those not reached keep what
+// they had). report: cause, core, row, semaphore, last event's cycle; then for each core the
+// semaphore counts. Returns the number of rows that have ended.
+extern "C" int64_t timing_run(int64_t cores, const Operation* const* ops, const int64_t* rows,
+                              const Chip* chip, int64_t* const* dispatch, int64_t* const* start,
+                              int64_t* const* end, int64_t* report) {
     Machine machine(*chip, cores);
     for (int64_t c = 0; c < cores; ++c) {
         Core& core = machine.cores[c];
@@ -452,7 +468,8 @@ extern "C" int64_t timing_run(int64_t cores, const Operation* const* ops, const 
         core.dispatch = dispatch[c], core.start = start[c], core.end = end[c];
     }
     machine.run();
-    const int64_t head[] = {machine.fault, machine.fault_core, machine.fault_row, machine.fault_semaphore, machine.now};
+    const int64_t head[] = {machine.fault, machine.fault_core, machine.fault_row,
+                            machine.fault_semaphore, machine.now};
     std::copy(std::begin(head), std::end(head), report);
     int64_t ended = 0;
     for (int64_t c = 0; c < cores; ++c) {

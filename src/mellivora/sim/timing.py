@@ -29,6 +29,7 @@ from mellivora.isa.encoding import (
     R_PC,
     R_POST0,
     R_POST1,
+    R_SLOT,
     R_WAIT0,
     R_WAIT1,
     RESOLVED_FIELDS,
@@ -48,6 +49,8 @@ Rows = npt.NDArray[np.int64]
 Operations = npt.NDArray[np.void]
 
 OUTSTANDING_MAX = 64
+TRANSFER_MAX_BYTES = 1 << 40
+"""Past every DRAM that a chip may have; keeps the arbiter's products within int64."""
 CHUNK_ROWS = 8192
 """Rows lowered at a time: what stays in the cache of the host."""
 
@@ -145,6 +148,12 @@ def _lower(rows: Rows, chip: ChipSpec, out: Operations) -> None:
             ) from error
         out["cost"][pick] = np.maximum(cost, 1)
         if ROLE_OF[code] in (Role.TRANSFER, Role.MULTICAST):
+            size = np.prod(
+                np.maximum(some[:, R_SLOT + 4 : R_SLOT + 8], 0), axis=1, dtype=np.float64
+            )
+            if (size > TRANSFER_MAX_BYTES).any():
+                pc = int(some[int(np.argmax(size)), R_PC])
+                raise Fault(2, f"{instruction.name} at pc {pc} moves {size.max():.3g} bytes")
             out["bursts"][pick] = np.maximum(latency.dma_bursts(some, chip), 0)
 
 
