@@ -155,6 +155,10 @@ FAULTS = {
     "exchange leaves": ("mul r5 r1 20000\nli r6 20000\nmul r5 r1 r6\nexch r5 64 8 16 1 0 0\nhalt",
                         (2, "STORE", 3, 3)),
     "last part leaves": ("li r5 32700\nexch r5 64 8 40 1 0 0\nhalt", (0, "STORE", 1, 3)),
+    "window by a byte": ("load 1 1023 1 0 32 1 1 1\nhalt", (0, "LOAD", 0, 2)),
+    "scratchpad by a byte": ("li r5 32737\nstore 1 0 0 r5 32 1 1 1\nhalt", (0, "STORE", 1, 3)),
+    "a middle block leaves": (
+        "li r5 0x20000000\nmcfg 96 0 3 8 0 r5 0 0\nmatmul 0 0 0 0 1 3 8 80\nhalt", (0, "MATRIX", 2, 3)),
     "two cores, the lower first": ("loop r1 1\nvew 2 0 0 0 1 3 1 0\nhalt", (1, "VECTOR", 1, 4)),
 }  # fmt: skip
 
@@ -165,6 +169,11 @@ def test_fault_records(chip: ChipSpec, name: str) -> None:
     record = run_all(chip, text.replace("mul r5 r1 20000\n", "nop\n"))
     assert isinstance(record, FaultRecord)
     assert (record.core, record.engine, record.pc, record.cause) == wanted
+
+
+def test_the_last_bytes_are_legal(chip: ChipSpec) -> None:
+    text = "li r5 32736\nload 1 1023 0 r5 32 1 1 1\nstore 1 1023 0 r5 32 1 1 1\nhalt"
+    assert not isinstance(run_all(chip, text), FaultRecord)
 
 
 def test_watchdog(chip: ChipSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,12 +285,10 @@ inline bool plan_matmul(const Core& core, const int64_t* o, const int64_t* confi
   // Addresses are linear in the block: if the first and the last lie in the scratchpad, so do all between.
   if (blocks > 0) check_block(0);
   if (blocks > 1) check_block(blocks - 1);
-  if (!regular)
-    for (int64_t block = 0; block < blocks; ++block) check_block(block);
   return regular;
 }
 
-// Copies irregular operands into `room`, in a layout that is regular.
+// Copies irregular operands into `room`, in a layout that is regular; checks every block on the way.
 inline void gather(const Core& core, const int64_t* o, const int64_t* config, MatmulJob& job, Buffer& room) {
   const int64_t m = job.m, n = job.n, blocks = job.blocks, pitch = config[3], dwords = B_DWORDS[job.format];
   const int si = job.a_slices, sj = job.b_slices, scale_bytes = B_SCALE_BYTES[job.format];
