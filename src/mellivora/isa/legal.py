@@ -32,12 +32,12 @@ _LI = next(row.opcode for row in TABLE if row.name == "li")
 def check_code(code: npt.NDArray[np.uint64], chip: ChipSpec, *, where: str = "code") -> None:
     """Every word is an instruction of this chip: opcode, registers, semaphores, unused bits zero.
 
-    code: uint64 [n, 2]. Raises ProgramError MV0511 for the first word that is not, MV0517 for an
+    code: uint64 [n, 2]. Raises ProgramError MV0511 for the first word that is not, MV0523 for an
     array of another kind.
     """
     if code.dtype != np.uint64 or code.ndim != 2 or code.shape[1:] != (2,):
         raise ProgramError(
-            "MV0517",
+            "MV0523",
             "code is an array of another kind",
             where=where,
             given=f"{code.dtype} {list(code.shape)}",

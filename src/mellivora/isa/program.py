@@ -184,7 +184,7 @@ class Program:
         return places
 
     def validate(self) -> None:
-        """The law. Raises ProgramError MV0508, MV0511, MV0512, MV0513 or MV0517."""
+        """The law. Raises ProgramError MV0508, MV0511, MV0512, MV0513 or MV0523."""
         _name("name", self.name)
         _check_windows(self)
         if not self.entries:
@@ -204,22 +204,28 @@ class Program:
     def load(cls, path: str | Path, *, chip: ChipSpec | None = None) -> Program:
         """The program of a file, everything checked first; `chip`: it must be for that chip.
 
-        Raises ProgramError MV0501..MV0517, each with the reason and the next step.
+        Raises ProgramError MV0501..MV0523, each with the reason and the next step.
         """
         from mellivora.isa.program_file import load
 
         return load(Path(path), chip=chip)
 
 
-def _wrong(where: str, given: object, allowed: str, code: str = "MV0508") -> ProgramError:
-    what = (
-        "a value of the program is out of range"
-        if code == "MV0508"
-        else "the entry contradicts itself"
-    )
+def _wrong(where: str, given: object, allowed: str) -> ProgramError:
     return ProgramError(
-        code,
-        what,
+        "MV0508",
+        "a value of the program is out of range",
+        where=where,
+        given=str(given)[:200],
+        allowed=allowed,
+        hint="compile the model again",
+    )
+
+
+def _contradiction(where: str, given: object, allowed: str) -> ProgramError:
+    return ProgramError(
+        "MV0513",
+        "the entry contradicts itself",
         where=where,
         given=str(given)[:200],
         allowed=allowed,
@@ -279,36 +285,31 @@ def _check_entry(chip: ChipSpec, name: str, entry: Entry) -> None:
     where = f"entries.{name}"
     constants = entry.core_constants
     if constants.dtype != np.int32 or constants.ndim != 2:
-        raise _wrong(
-            f"{where}.core_constants",
-            f"{constants.dtype} {constants.shape}",
-            "int32 [cores, n]",
-            "MV0513",
+        raise _contradiction(
+            f"{where}.core_constants", f"{constants.dtype} {constants.shape}", "int32 [cores, n]"
         )
     if constants.shape[0] not in (0, chip.cores):
         given, allowed = f"{constants.shape[0]} rows", f"{chip.cores}, one a core, or none"
-        raise _wrong(f"{where}.core_constants", given, allowed, "MV0513")
+        raise _contradiction(f"{where}.core_constants", given, allowed)
     if constants.shape[1] > PARAMETERS:
         given, allowed = f"{constants.shape[1]} a core", f"at most {PARAMETERS}"
-        raise _wrong(f"{where}.core_constants", given, allowed, "MV0513")
+        raise _contradiction(f"{where}.core_constants", given, allowed)
     count = constants.shape[1] if constants.size else 0
     for key, index in entry.parameters.items():
         _name(f"{where}.parameters", key)
         if not count <= index < PARAMETERS:
             allowed = f"{count}..{PARAMETERS - 1}, after the core's constants"
-            raise _wrong(f"{where}.parameters.{key}", index, allowed, "MV0513")
+            raise _contradiction(f"{where}.parameters.{key}", index, allowed)
     if len(set(entry.parameters.values())) != len(entry.parameters):
-        raise _wrong(f"{where}.parameters", "an index twice", "each index once", "MV0513")
+        raise _contradiction(f"{where}.parameters", "an index twice", "each index once")
     for index, point in enumerate(entry.check_points):
         for key, value in point.items():
             if key not in entry.parameters or wrap(value) != value:
                 allowed = "32-bit values of the entry's parameters"
-                raise _wrong(
-                    f"{where}.check_points[{index}]", f"{key} = {value}", allowed, "MV0513"
-                )
+                raise _contradiction(f"{where}.check_points[{index}]", f"{key} = {value}", allowed)
     for index, (start, stop, label, kind) in enumerate(entry.symbols):
         _name(f"{where}.symbols[{index}]", label)
         _name(f"{where}.symbols[{index}]", kind)
         if not 0 <= start <= stop <= len(entry.code):
             allowed = f"0 <= start <= end <= {len(entry.code)}"
-            raise _wrong(f"{where}.symbols[{index}]", f"{start}..{stop}", allowed, "MV0513")
+            raise _contradiction(f"{where}.symbols[{index}]", f"{start}..{stop}", allowed)

@@ -99,7 +99,7 @@ def to_bytes(program: Program) -> bytes:
     try:
         text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        _refuse("MV0516", "the program's meta data cannot be stored", str(error), "JSON values")
+        _refuse("MV0519", "the program's meta data cannot be stored", str(error), "JSON values")
     if len(text) > MAX_HEADER_BYTES:
         _refuse(
             "MV0506", "the header is too long", f"{len(text)} bytes", f"{MAX_HEADER_BYTES} bytes"
@@ -243,7 +243,7 @@ def _parse(text: bytes, where: str) -> object:
 
 
 class _Node:
-    """A JSON value and its path; each method demands a type or raises MV0507 or MV0515."""
+    """A JSON value and its path; each method demands a type or raises MV0507 or MV0518."""
 
     def __init__(self, value: object, path: str) -> None:
         self.value, self.path = value, path
@@ -305,7 +305,7 @@ class _Node:
         value = cast("int", self.value)
         if not low <= value <= high:
             _refuse(
-                "MV0515",
+                "MV0518",
                 "a number of the header is out of range",
                 str(value)[:40],
                 f"{low}..{high}",
@@ -377,7 +377,7 @@ class _Sections:
         # Empty arrays have no bytes that could bound their shape.
         if not size and max(rows, columns) > PARAMETERS:
             _refuse(
-                "MV0515",
+                "MV0518",
                 "an empty section has an impossible shape",
                 f"[{rows}, {columns}]",
                 f"at most {PARAMETERS} each way",

@@ -146,9 +146,9 @@ UNLAWFUL: dict[str, tuple[str, dict[str, Any]]] = {
     "check point of no parameter": ("MV0513", {"entries": _entry(check_points=[{"x": 1}])}),
     "check point of 33 bits": ("MV0513", {"entries": _entry(check_points=[{"rows": 1 << 31}])}),
     "symbol past the code": ("MV0513", {"entries": _entry(symbols=[(0, 7, "a", "b")])}),
-    "code of one column": ("MV0517", {"entries": {"e": Entry(np.zeros((3, 1), np.uint64))}}),
-    "signed code": ("MV0517", {"entries": {"e": Entry(CODE.astype(np.int64))}}),  # type: ignore[arg-type]
-    "meta that JSON has not": ("MV0516", {"meta": {"x": {1, 2}}}),
+    "code of one column": ("MV0523", {"entries": {"e": Entry(np.zeros((3, 1), np.uint64))}}),
+    "signed code": ("MV0523", {"entries": {"e": Entry(CODE.astype(np.int64))}}),  # type: ignore[arg-type]
+    "meta that JSON has not": ("MV0519", {"meta": {"x": {1, 2}}}),
 }
 
 
@@ -249,9 +249,9 @@ DAMAGED: dict[str, tuple[str, bytes]] = {
     "text for a number": ("MV0507", _edited(lambda h: h["windows"][0].update(bytes="1"))),
     "true for a number": ("MV0507", _edited(lambda h: h["windows"][0].update(bytes=True))),
     "number for a flag": ("MV0507", _edited(lambda h: h["windows"][0].update(writable=1))),
-    "huge number": ("MV0515", _edited(lambda h: h["windows"][0].update(bytes=1 << 70))),
+    "huge number": ("MV0518", _edited(lambda h: h["windows"][0].update(bytes=1 << 70))),
     "negative shape": (
-        "MV0515",
+        "MV0518",
         _edited(lambda h: h["entries"]["decode"]["code"].update(shape=[-1, 2])),
     ),
     "shape of exabytes": (
@@ -259,7 +259,7 @@ DAMAGED: dict[str, tuple[str, bytes]] = {
         _edited(lambda h: h["entries"]["decode"]["code"].update(shape=[1 << 60, 2])),
     ),
     "rows of nothing": (
-        "MV0515",
+        "MV0518",
         _edited(lambda h: h["entries"]["decode"]["core_constants"].update(shape=[1 << 60, 0])),
     ),
     "chip key": ("MV0509", _edited(lambda h: h["chip"].update(cpus=1))),
