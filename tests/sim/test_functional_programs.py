@@ -158,7 +158,8 @@ FAULTS = {
     "window by a byte": ("load 1 1023 1 0 32 1 1 1\nhalt", (0, "LOAD", 0, 2)),
     "scratchpad by a byte": ("li r5 32737\nstore 1 0 0 r5 32 1 1 1\nhalt", (0, "STORE", 1, 3)),
     "a middle block leaves": (
-        "li r5 0x20000000\nmcfg 96 0 3 8 0 r5 0 0\nmatmul 0 0 0 0 1 3 8 80\nhalt", (0, "MATRIX", 2, 3)),
+        "li r5 0x20000000\nmcfg 96 0 3 8 0 r5 0 0\nmatmul 0 0 0 0 1 3 8 80\nhalt",
+        (0, "MATRIX", 2, 3)),
     "two cores, the lower first": ("loop r1 1\nvew 2 0 0 0 1 3 1 0\nhalt", (1, "VECTOR", 1, 4)),
 }  # fmt: skip
 
