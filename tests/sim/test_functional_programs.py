@@ -198,7 +198,7 @@ def test_bad_memory_is_refused(chip: ChipSpec) -> None:
         Machine(chip, dram=np.zeros((2, 2), np.uint8), windows=[])
     with pytest.raises(UsageError) as window:
         Machine(chip, dram=64, windows=[(32, 33)])
-    assert (dram.value.code, window.value.code) == ("MV0841", "MV0842")
+    assert (dram.value.code, window.value.code) == ("MV0851", "MV0852")
 
 
 def test_host_rounding_mode_does_not_matter(chip: ChipSpec) -> None:

@@ -87,7 +87,7 @@ class Machine:
     windows: (base, limit) in bytes, each inside dram.
     threads: host threads of the native backend; results do not depend on it.
     `cores[i].scratchpad` and `.accumulators` are the live memories of core i.
-    Raises UsageError MV0841 (dram), MV0842 (windows).
+    Raises UsageError MV0851 (dram), MV0852 (windows).
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Machine:
         self.dram: Bytes = np.zeros(dram, np.uint8) if isinstance(dram, int) else dram
         if self.dram.dtype != np.uint8 or self.dram.ndim != 1 or not self.dram.flags.c_contiguous:
             raise UsageError(
-                "MV0841",
+                "MV0851",
                 "DRAM must be one contiguous array of bytes",
                 given=f"{self.dram.dtype} {self.dram.shape}",
                 allowed="uint8, one axis",
@@ -114,7 +114,7 @@ class Machine:
         for base, limit in self.windows:
             if base < 0 or limit < 0 or base + limit > self.dram.nbytes:
                 raise UsageError(
-                    "MV0842",
+                    "MV0852",
                     "a window leaves DRAM",
                     given=f"base {base}, limit {limit}",
                     allowed=f"within {self.dram.nbytes} bytes",
