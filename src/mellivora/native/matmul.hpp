@@ -20,6 +20,10 @@ constexpr int small_bias(int format) {  // -1: codes of eight bits
        : format == BFormat::MXFP4 ? 12 : format == BFormat::MXFP6 ? 64 : -1;
 }
 
+constexpr bool takes_integers(int format) {
+  return format == BFormat::INT8 || format == BFormat::UINT8 || format == BFormat::INT4;
+}
+
 // How MATRIX reads codes of few bits: E2M1 times 2 and E2M3 times 8, plus their bias.
 struct SmallTables {
   alignas(64) uint8_t fp4[64], fp6[64];
@@ -208,7 +212,7 @@ void integer_kernel(const MatmulJob& job, int64_t row, int64_t column, int64_t l
 template <int FORMAT, int ROWS_>
 INLINE void kernel(const MatmulJob& job, int64_t row, int64_t column) {
   const int64_t live = std::min<int64_t>(ROWS_, job.m - row);
-  if constexpr (FORMAT == BFormat::INT8 || FORMAT == BFormat::UINT8 || FORMAT == BFormat::INT4)
+  if constexpr (takes_integers(FORMAT))
     if (job.integer) return integer_kernel<FORMAT, ROWS_>(job, row, column, live);
   float_kernel<FORMAT, ROWS_>(job, row, column, live);
 }
@@ -231,19 +235,15 @@ void multiply(const MatmulJob& job) {
 inline bool plan_matmul(const Core& core, const int64_t* o, const int64_t* config, MatmulJob& job) {
   const int64_t acc_row = o[0], m = o[4], blocks = std::max<int64_t>(o[5], 0), n = o[6], mode = o[7];
   const int format = int(mode & 15), si = int(mode >> 4 & 3), sj = int(mode >> 6 & 3);
-  const bool integers = format == BFormat::INT8 || format == BFormat::UINT8 || format == BFormat::INT4;
+  const bool integers = takes_integers(format);
   if (format > BFormat::ROWS || !si || !sj || mode >> 10) throw Illegal();
   if (sj > 1 && format != BFormat::MX8 && format != BFormat::ROWS) throw Illegal();
   if (mode & 512 && (!integers || si > 1)) throw Illegal();
   if (n > core.columns || m < 0 || acc_row < 0 || acc_row + m > core.accumulator_rows) throw Illegal();
-  job.format = format;
-  job.a_slices = si;
-  job.b_slices = sj;
+  job.format = format, job.a_slices = si, job.b_slices = sj;
   job.accumulate = mode & 256;
   job.integer = mode & 512;
-  job.m = m;
-  job.blocks = blocks;
-  job.n = n;
+  job.m = m, job.blocks = blocks, job.n = n;
   job.columns = core.columns;
   if (m <= 0 || n <= 0) return true;
   job.rows = m & ~7;
@@ -368,10 +368,7 @@ inline void pack_a(MatmulJob& job, Buffer& room) {
       }
     }
   }
-  job.codes = codes;
-  job.flipped = flipped;
-  job.sums = sums;
-  job.scales = scales;
+  job.codes = codes, job.flipped = flipped, job.sums = sums, job.scales = scales;
 }
 
 inline void run_matmul(MatmulJob& job, Buffer& room) {

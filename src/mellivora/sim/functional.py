@@ -16,7 +16,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,46 +24,29 @@ import numpy as np
 import numpy.typing as npt
 
 from mellivora.errors import UsageError
-from mellivora.isa import control, meaning, modes
-from mellivora.isa.encoding import (
-    ENGINES,
-    R_CONFIG,
-    R_GAP,
-    R_OPCODE,
-    R_PC,
-    R_POST0,
-    R_POST1,
-    R_SLOT,
-    R_WAIT0,
-    R_WAIT1,
-    REGISTERS,
-    SEMAPHORE_MAX,
-    SEMAPHORES,
-    SLOTS,
-)
+from mellivora.isa import control, meaning
+from mellivora.isa.encoding import ENGINES, REGISTERS, SLOTS
 from mellivora.isa.state import Bytes, Core, Fault
-from mellivora.isa.table import BY_NAME, BY_OPCODE, COLLECTIVES, Instruction
+from mellivora.isa.table import BY_NAME, BY_OPCODE
 from mellivora.native import build
 from mellivora.sim.expand import as_code, control_fault
+from mellivora.sim.reference import (
+    At,
+    FaultRecord,
+    Lane,
+    collective_fault,
+    perform,
+    recorded,
+    semaphore_fault,
+)
 from mellivora.spec import ChipSpec
 
+__all__ = ["Backend", "FaultRecord", "Machine", "RunStats"]
+
 Backend = Literal["native", "reference"]
-Row = Sequence[int]
 
 _EXCHANGE = BY_NAME["exch"].opcode
-_MATMUL = BY_NAME["matmul"].opcode
 _PAGE = 4096
-
-
-@dataclass(frozen=True)
-class FaultRecord:
-    """Where and why the machine stopped; engine by name, cause 1..9 as in `isa.state.FAULTS`."""
-
-    core: int
-    engine: str
-    pc: int
-    cause: int
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -183,22 +166,22 @@ class Machine:
             pc, kind = int(report["pc"]), int(report["fault"])
             if kind <= _WATCHDOG_FAULT:
                 state = np.array([kind, pc, report["depth"], 0, *report["registers"]], np.int64)
-                return _recorded(
+                return recorded(
                     control_fault(self.code, values[index], state), index, "CONTROL", pc
                 )
             row = BY_OPCODE[int(report["opcode"])]
             if kind != _MEANING_FAULT:
                 fault = semaphore_fault(int(report["semaphore"]), waits=kind == _WAIT_FAULT)
-                return _recorded(fault, index, ENGINES[row.engine], pc)
+                return recorded(fault, index, ENGINES[row.engine], pc)
             try:
                 perform(self.cores[index], row, report["slot"].tolist(), report["config"].tolist())
             except Fault as fault:
-                return _recorded(fault, index, ENGINES[row.engine], pc)
+                return recorded(fault, index, ENGINES[row.engine], pc)
             raise AssertionError(f"native {row.name} faults at {pc}, its meaning does not")
         at = [
             None
             if r["status"] == _HALTED
-            else _At(int(r["opcode"]), int(r["pc"]), r["slot"].tolist())
+            else At(int(r["opcode"]), int(r["pc"]), r["slot"].tolist())
             for r in reports
         ]
         return collective_fault(self.cores, at)
@@ -209,7 +192,7 @@ class Machine:
         words = control.words_of(self.code)
         count = len(self.cores)
         lanes = [
-            _Lane(core, control.Sequencer(words, values[i].tolist(), core_id=i, cores=count))
+            Lane(core, control.Sequencer(words, values[i].tolist(), core_id=i, cores=count))
             for i, core in enumerate(self.cores)
         ]
         while True:
@@ -230,141 +213,6 @@ class Machine:
                     for core, memory in zip(self.cores, kept, strict=True):
                         core.scratchpad[...], core.accumulators[...] = memory
                     raise collective_fault(self.cores, at) from None
-
-
-@dataclass(frozen=True)
-class _At:
-    """A collective that a core has come to."""
-
-    opcode: int
-    pc: int
-    slots: list[int]
-
-
-class _Lane:
-    """One core of the reference backend."""
-
-    def __init__(self, core: Core, sequencer: control.Sequencer) -> None:
-        self.core, self.sequencer = core, sequencer
-        self.rows: Iterator[Row] = sequencer.stream()
-        self.semaphores = [0] * SEMAPHORES
-        self.at: _At | None = None
-        self.ops = self.steps = self.macs = 0
-
-    def run(self) -> Fault | None:
-        """Run to the next collective (then `at` says which), HALT or fault."""
-        self.at = None
-        try:
-            for row in self.rows:
-                self.ops += 1
-                self.steps += row[R_GAP]
-                engine = BY_OPCODE[row[R_OPCODE]].engine
-                try:
-                    if self._step(row):
-                        return None
-                except Fault as fault:
-                    return _recorded(fault, self.core.core_id, ENGINES[engine], row[R_PC])
-        except Fault as fault:
-            return _recorded(fault, self.core.core_id, "CONTROL", self.sequencer.pc)
-        self.steps += self.sequencer.gap
-        self.sequencer.gap = 0
-        return None
-
-    def _step(self, row: Row) -> bool:
-        """One operation; true at a collective."""
-        for semaphore in row[R_WAIT0 : R_WAIT1 + 1]:
-            if semaphore:
-                self.semaphores[semaphore] -= 1
-                if self.semaphores[semaphore] < 0:
-                    raise semaphore_fault(semaphore, waits=True)
-        for semaphore in row[R_POST0 : R_POST1 + 1]:
-            if semaphore:
-                self.semaphores[semaphore] += 1
-                if self.semaphores[semaphore] > SEMAPHORE_MAX:
-                    raise semaphore_fault(semaphore, waits=False)
-        slots, config = row[R_SLOT:R_CONFIG], row[R_CONFIG : R_CONFIG + 8]
-        if row[R_OPCODE] in COLLECTIVES:
-            self.at = _At(row[R_OPCODE], row[R_PC], list(slots))
-            return True
-        perform(self.core, BY_OPCODE[row[R_OPCODE]], slots, config)
-        if row[R_OPCODE] == _MATMUL:
-            self.macs += matmul_macs(slots)
-        return False
-
-
-def perform(core: Core, instruction: Instruction, slots: Row, config: Row) -> None:
-    """Do one instruction by its meaning. If it raises Fault, nothing is written."""
-    kept = core.scratchpad.copy(), core.accumulators.copy()
-    assert instruction.meaning
-    try:
-        with np.errstate(all="ignore"):
-            instruction.meaning(core, slots, config)
-    except Fault:  # a meaning may find its fault between two of its writes
-        core.scratchpad[...], core.accumulators[...] = kept
-        raise
-
-
-def matmul_macs(slots: Row) -> int:
-    """Multiply-accumulates of a legal MATMUL, every pass counted."""
-    m, blocks, n, mode = slots[4:8]
-    return (
-        max(m, 0)
-        * max(n, 0)
-        * 32
-        * max(blocks, 0)
-        * len(modes.passes(mode >> 4 & 3, mode >> 6 & 3))
-    )
-
-
-def semaphore_fault(semaphore: int, *, waits: bool) -> Fault:
-    """A wait that nothing before it in program order satisfies, or a post too many."""
-    return (
-        Fault(7, f"waits on semaphore {semaphore}, which is 0")
-        if waits
-        else Fault(6, str(semaphore))
-    )
-
-
-def collective_fault(cores: Sequence[Core], at: Sequence[_At | None]) -> Fault:
-    """Why the cores, standing at these collectives (None: halted), cannot go on.
-
-    Charged to the first core that is at fault by itself; else to the first whose part differs in
-    size from core 0's; cores at different collectives: to the first that waits.
-    """
-    waiting = [index for index, one in enumerate(at) if one]
-    first = at[waiting[0]]
-    assert first
-    for index, one in enumerate(at):
-        if one and one.opcode == first.opcode:
-            continue
-        other = (
-            f"core {index} is at {BY_OPCODE[one.opcode].name}"
-            if one
-            else f"core {index} has halted"
-        )
-        return _charged(Fault(7, f"{other}"), waiting[0], first)
-    for index, one in enumerate(at):
-        assert one
-        try:  # alone, but with as many parts: on a copy, for the check only
-            alone = Core(cores[index].chip, cores[index].dram, cores[index].windows, index)
-            meaning.exchange([alone] * len(cores), [one.slots] * len(cores))
-        except Fault as fault:
-            return _charged(fault, index, one)
-    for index, one in enumerate(at):
-        if one and (one.slots[2], one.slots[4]) != (first.slots[2], first.slots[4]):
-            return _charged(Fault(5, "cores exchange different sizes"), index, one)
-    raise AssertionError("no fault in this exchange")
-
-
-def _charged(fault: Fault, core: int, at: _At) -> Fault:
-    return _recorded(fault, core, ENGINES[BY_OPCODE[at.opcode].engine], at.pc)
-
-
-def _recorded(fault: Fault, core: int, engine: str, pc: int) -> Fault:
-    """The fault with its record, saying where."""
-    fault.record = FaultRecord(core, engine, pc, fault.cause, fault.given)  # type: ignore[attr-defined]
-    fault.where = f"core {core}, {engine}, pc {pc}"
-    return fault
 
 
 def _aligned(count: int, size: int) -> Bytes:
