@@ -58,8 +58,14 @@ def _slot_text(raw: int) -> str:
 
 
 def _bad(line: str, given: str, allowed: str) -> IsaError:
-    return IsaError("MV0601", "assembly text is wrong", where=line.strip(), given=given, allowed=allowed,
-                    hint="see docs/isa for the slots of each instruction")  # fmt: skip
+    return IsaError(
+        "MV0601",
+        "assembly text is wrong",
+        where=line.strip(),
+        given=given,
+        allowed=allowed,
+        hint="see docs/isa for the slots of each instruction",
+    )
 
 
 def _parse_slot(text: str, line: str) -> int:
