@@ -82,12 +82,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     host: dict[str, Any] = {"timing_seconds": timing_seconds}
     if not args.timing and weights:
         host |= _host_speed(llm, args.prompt, context, args.generate, args.batch, progress)
-    print(f"\nthis host\n  timing           {timing_seconds:.2f} s for all of the above")
+    print(f"\nthis host\n  timing            {timing_seconds:.2f} s for all of the above")
     for name in ("prefill", "decode"):
         if f"{name}_tokens_per_s" in host:
-            print(
-                f"  {name} of values{'':{9 - len(name)}s}{host[f'{name}_tokens_per_s']:.1f} tokens/s"
-            )
+            label = f"{name} of values"
+            print(f"  {label:17s} {host[f'{name}_tokens_per_s']:.1f} tokens/s")
     return {
         "model": llm.model.graph.name,
         "chip": llm.chip.name,
@@ -108,7 +107,7 @@ def _host_speed(
     ids = [i % llm.executable.vocab for i in range(prompt)]
     progress.say("computing prefill")
     engine = llm.engine
-    engine.prefill(0, ids[:1])  # takes memory, builds native code
+    engine.device.prepare()
     started = time.perf_counter()
     engine.prefill(0, ids)
     host = {"prefill_tokens_per_s": prompt / (time.perf_counter() - started)}

@@ -62,10 +62,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         print(f"{path}  {size:,} bytes")
     e = llm.executable
     entries = {name: len(entry.code) for name, entry in e.program.entries.items()}
-    print(
-        f"for {llm.chip.name}: {e.slots} sequences of {e.context} tokens, prefill by {e.chunk} rows; "
-        + ", ".join(f"{name} {count:,} instructions" for name, count in entries.items())
-    )
+    print(f"for {llm.chip.name}: {e.slots} sequences of {e.context} tokens")
+    print("instructions: " + ", ".join(f"{name} {count:,}" for name, count in entries.items()))
     for note in llm.notes:
         print(f"note: {note}")
     return {

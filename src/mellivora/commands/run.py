@@ -133,6 +133,8 @@ def _answer(
 ) -> dict[str, Any]:
     """Generate; the first copy's text is shown as it comes."""
     texts, counts, finish = [""] * args.batch, [0] * args.batch, [""] * args.batch
+    progress.say("preparing the device")
+    llm.engine.device.prepare()
     progress.say(f"reading {len(ids)} tokens")
     started = time.perf_counter()
     first_s = 0.0
@@ -229,5 +231,5 @@ def _write(llm: LLM, facts: dict[str, Any], report: Path | None, trace: Path | N
     if trace:
         from mellivora.sim.trace import write_trace
 
-        write_trace(trace, result, symbols)
+        write_trace(trace, result, symbols=symbols)
         print(f"wrote {trace}")

@@ -64,7 +64,7 @@ class Executable:
     def of(cls, compiled: Any, *, formats: Sequence[str] = ()) -> Executable:
         """From what `mellivora.compiler.compile_model` returns."""
         facts = {name: getattr(compiled, name) for name in _FACTS if name != "formats"}
-        facts["formats"] = list(formats)
+        facts |= {"formats": list(formats), "notes": condensed(compiled.notes)}
         return cls(compiled.program, compiled.kv, images=dict(compiled.images or {}), **facts)
 
     @property
@@ -135,6 +135,20 @@ class Executable:
         return cls(program, kv, images=images, **values)
 
 
+def condensed(notes: Sequence[str]) -> list[str]:
+    """Notes "tensor: what was done"; of those that say the same, one with a count."""
+    told: dict[str, list[str]] = {}
+    for note in notes:
+        name, colon, what = note.partition(": ")
+        told.setdefault(what if colon else note, []).append(name)
+    return [
+        f"{names[0]} and {len(names) - 1} more: {what}"
+        if len(names) > 1
+        else (f"{names[0]}: {what}" if names[0] != what else what)
+        for what, names in told.items()
+    ]
+
+
 # ------------------------------------------------------------------------------------------ weights
 
 
@@ -145,6 +159,7 @@ def _write_weights(path: Path, images: Mapping[str, Bytes]) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         save_file({name: np.ascontiguousarray(image) for name, image in images.items()}, part)
+        part.chmod(0o666 & ~_umask())
         os.replace(part, path)
     except BaseException as error:
         part.unlink(missing_ok=True)
@@ -157,6 +172,13 @@ def _write_weights(path: Path, images: Mapping[str, Bytes]) -> None:
             given=str(error),
             hint="choose a folder that can be written and has room",
         ) from error
+
+
+def _umask() -> int:
+    """What new files are denied; the system tells it only by changing it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _map_weights(path: Path, program: Program) -> dict[str, Bytes]:

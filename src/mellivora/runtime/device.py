@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from mellivora.compiler.layout import Win
 from mellivora.errors import HostError, UsageError
+from mellivora.native import build
 from mellivora.runtime.cache import Executable
 from mellivora.sim.expand import expand
 from mellivora.sim.functional import Machine, RunStats
@@ -73,6 +74,13 @@ class Device:
             if image is not None:
                 dram[base : base + len(image)] = image
         return Machine(chip, dram=dram, windows=self.windows, threads=self.threads)
+
+    def prepare(self) -> None:
+        """Take the memory and build native code now, so that the first launch is as quick as the
+        others.
+        """
+        assert self.machine
+        build.load("functional")
 
     def parameters(self, entry: str, settings: Settings) -> npt.NDArray[np.int32]:
         """Parameter memory of all cores, int32 [cores, n]. Raises ProgramError MV0530 for unknown
