@@ -24,7 +24,9 @@ def open_model(
 
     if is_onnx(name):
         refuse_onnx(name)
-    by_shape = catalogue and name.lower() in shapes() and not Path(name).exists()
+    by_shape = name.lower() in shapes() and not Path(name).exists()
+    if by_shape and not catalogue:
+        return load_model(name), True  # says that there are no weights
     return load_model(name, shapes_only=True, weight_format=weight_format), not by_shape
 
 

@@ -38,13 +38,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Score the text; print perplexity. Raises UsageError MV0831 (unreadable text), MV0816 (too
     short).
     """
-    from mellivora.runtime.llm import LLM
+    from mellivora.runtime.llm import LLM, check_windows
 
     progress = Progress()
     started = time.perf_counter()
     text = read_text(args.text)
     front, _ = open_model(args.model)
     ids = tokens_of(front, text if args.last_chars is None else text[-args.last_chars :])
+    check_windows(len(ids), args.windows, args.length, front.config.context)
     llm = LLM(
         front,
         args.chip,

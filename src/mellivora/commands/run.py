@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Stream the answer to stdout, then print what it took on the chip; write report and trace."""
-    from mellivora.runtime.llm import LLM
+    from mellivora.runtime.llm import LLM, check_prompt
     from mellivora.runtime.sampling import Sampling
 
     report, trace = check_output(args.report), check_output(args.trace)
@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     front, _ = open_model(args.model)
     prompt = read_prompt() if args.prompt is None else args.prompt
     ids = prompt_ids(front, prompt, system=args.system, raw=args.raw)
+    check_prompt(ids, front.config.context, front.config.context)  # before the model is compiled
     llm = LLM(
         front,
         args.chip,

@@ -134,17 +134,13 @@ class LLM:
     # ------------------------------------------------------------------------------------ text, ids
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt. Raises UsageError MV0813 (empty), MV0814 (no tokenizer)."""
+        """Token ids of a prompt. Raises UsageError MV0814 (no tokenizer)."""
         if isinstance(prompt, str):
             ids = self._tokenizer().encode(prompt)
         elif len(prompt) and isinstance(prompt[0], Mapping):
             ids = self._tokenizer().encode_chat(prompt)  # type: ignore[arg-type]
         else:
             ids = [int(id_) for id_ in prompt]  # type: ignore[arg-type]
-        if not ids:
-            raise UsageError(
-                "MV0813", "the prompt is empty", hint="give at least one token of text"
-            )
         return ids
 
     def _tokenizer(self) -> Any:
@@ -211,17 +207,7 @@ class LLM:
         sampling: Sampling,
         stop: Sequence[str],
     ) -> _Sequence:
-        context = self.executable.context
-        if len(ids) > context:
-            raise UsageError(
-                "MV0815",
-                "the prompt is longer than the context",
-                given=f"{len(ids)} tokens",
-                allowed=f"at most {context} tokens (the model's own limit: {self.config.context})",
-                hint="shorten the prompt"
-                if context >= self.config.context
-                else "shorten the prompt, or compile with a larger context",
-            )
+        check_prompt(ids, self.executable.context, self.config.context)
         sampling = dataclasses.replace(sampling, stream=sampling.stream + index)
         stream = self.tokenizer.stream() if self.tokenizer else None
         return _Sequence(index, ids, len(ids), max_new_tokens, sampling, StopText(stop), stream)
@@ -285,15 +271,7 @@ class LLM:
         progress is told (windows done, windows, perplexity so far).
         Raises UsageError MV0816 if there are not enough ids or a window is longer than the context.
         """
-        context = self.executable.context
-        if len(ids) < windows * length or not 2 <= length <= context or windows < 1:
-            raise UsageError(
-                "MV0816",
-                "the text does not make these windows",
-                given=f"{len(ids)} tokens for {windows} windows of {length}",
-                allowed=f"{windows * length} tokens or more, windows of 2 to {context}",
-                hint="ask for fewer or shorter windows, or give a longer text",
-            )
+        check_windows(len(ids), windows, length, self.executable.context)
         nats = 0.0
         for window in range(windows):
             part = np.asarray(ids[window * length : (window + 1) * length], np.int64)
@@ -315,6 +293,40 @@ def negative_log_likelihood(logits: np.ndarray, targets: np.ndarray) -> float:
     top = scores.max(axis=1, keepdims=True)
     log_sums = np.log(np.exp(scores - top).sum(axis=1)) + top[:, 0]
     return float((log_sums - scores[np.arange(len(targets)), targets]).sum())
+
+
+def check_prompt(ids: Sequence[int], context: int, limit: int) -> None:
+    """Of 1 to `context` ids. Raises UsageError MV0813, MV0815; limit is what the model could
+    take.
+    """
+    if not ids:
+        raise UsageError(
+            "MV0813",
+            "the prompt is empty",
+            allowed="at least one token of text",
+            hint="say something",
+        )
+    if len(ids) > context:
+        shorten = "shorten the prompt"
+        raise UsageError(
+            "MV0815",
+            "the prompt is longer than the context",
+            given=f"{len(ids)} tokens",
+            allowed=f"at most {context} tokens (the model's own limit: {limit})",
+            hint=shorten if context >= limit else f"{shorten}, or compile with a larger context",
+        )
+
+
+def check_windows(tokens: int, windows: int, length: int, context: int) -> None:
+    """That `tokens` make these windows of at most `context`. Raises UsageError MV0816."""
+    if tokens < windows * length or not 2 <= length <= context or windows < 1:
+        raise UsageError(
+            "MV0816",
+            "the text does not make these windows",
+            given=f"{tokens} tokens for {windows} windows of {length}",
+            allowed=f"{windows * length} tokens or more, windows of 2 to {context}",
+            hint="ask for fewer or shorter windows, or give a longer text",
+        )
 
 
 def chip_of(chip: str | Path | ChipSpec, cores: int | None = None) -> ChipSpec:
