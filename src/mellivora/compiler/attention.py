@@ -35,7 +35,9 @@ class AttentionBuffers:
     zeros: Buffer
 
     @staticmethod
-    def alloc(kernel: Kernel, rows: int, kv: KvLayout, zeros: Buffer, *, scores: bool) -> AttentionBuffers:
+    def alloc(
+        kernel: Kernel, rows: int, kv: KvLayout, zeros: Buffer, *, weight_slices: int, scores: bool
+    ) -> AttentionBuffers:
         tile = TILE_TOKENS
         need_s = scores or tile > kernel.chip.columns
         names = ("m0", "m1", "sum", "tile_max", "tile_sum", "alpha0", "alpha1")
@@ -43,8 +45,8 @@ class AttentionBuffers:
             rows,
             (kernel.alloc("kv0", kv.tile_bytes), kernel.alloc("kv1", kv.tile_bytes)),
             (
-                Quantised.alloc(kernel, "p0", rows, tile, kv.slices),
-                Quantised.alloc(kernel, "p1", rows, tile, kv.slices),
+                Quantised.alloc(kernel, "p0", rows, tile, weight_slices),
+                Quantised.alloc(kernel, "p1", rows, tile, weight_slices),
             ),
             kernel.alloc("p", 4 * rows * tile),
             (kernel.alloc("s0", 4 * rows * tile), kernel.alloc("s1", 4 * rows * tile)) if need_s else None,
@@ -158,8 +160,8 @@ class Attention:
     def _weighted(self, i: int, acc: Buffer | None) -> None:
         """P @ V of tile i. Where it fits the scores' accumulators, the output takes it up later."""
         k, b, kv = self.kernel, self.buffers, self.kv
-        mode = matmul_mode(BFormat.ROWS, a_slices=kv.slices, b_slices=kv.slices)
         weights, width = b.weights[i], min(k.chip.columns, kv.head_dim)
+        mode = matmul_mode(BFormat.ROWS, a_slices=weights.slices, b_slices=kv.slices)
         whole = acc is not None and width == kv.head_dim
         for first in range(0, kv.head_dim, width):
             cols = min(width, kv.head_dim - first)

@@ -84,7 +84,7 @@ class Stream:
     @property
     def chunk_bytes(self) -> int:
         """Small enough that several are in flight, large enough to hide DRAM's latency."""
-        return max(min(self.ring.buffer.size // 4, 64 * 1024), 1)
+        return max(min(self.ring.buffer.size // 6, 256 * 1024), 1)
 
     def load(self, ref: Ref, at: int, size: int) -> None:
         """Bytes [at, at + size) of the image to ref; base counts units of 32 bytes."""

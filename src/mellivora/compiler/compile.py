@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mellivora.compiler.decode import Decode
-from mellivora.compiler.decoder import Decoder, Request, Tables
+from mellivora.compiler.decoder import Decoder, Request, Slices, Tables
 from mellivora.compiler.emit import emit
 from mellivora.compiler.hoist import hoist
 from mellivora.compiler.ir import text as low_text
@@ -35,7 +35,15 @@ from mellivora.spec import ChipSpec
 PASSES = ("verify", "quantise", "fuse", "tile", "hoist", "sync", "emit")
 """In this order; `dump_after` takes one of these names."""
 
-ACTIVATIONS = {"mxint8": 1, "x2": 2, "x3": 3}
+ACTIVATIONS = {
+    "mxint8": Slices(qkv=2, weights=2, out=2, ffn=1, head=2, kv=1),
+    "mxint8-only": Slices(qkv=1, weights=1, out=1, ffn=1, head=1, kv=1),
+    "x2": Slices(qkv=2, weights=2, out=2, ffn=2, head=2, kv=2),
+    "x3": Slices(qkv=3, weights=3, out=3, ffn=3, head=3, kv=3),
+}
+"""Precision of activations by name. "mxint8" keeps the KV cache and the feed-forward part (most of the work) in
+MXINT8 and gives the few sensitive inputs a second slice: docs/design/0004.
+"""
 ROWS_PER_CORE = (32, 16, 8, 4, 2, 1)
 
 Dump = Callable[[str], None]
@@ -91,7 +99,7 @@ def compile_model(
 
     verify(graph)
     after("verify", lambda: str(graph))
-    weights = Weights(graph, "x3" if slices == 3 else "x2")
+    weights = Weights(graph, "x3" if slices.ffn == 3 else "x2")
     after("quantise", lambda: "\n".join(f"{n}: {weights.fmt(n)}" for n in _matrices(graph)))
     plan = fuse(graph)
     after("fuse", lambda: str(plan))
@@ -145,7 +153,7 @@ def _assembly(name: str, entry: Entry) -> str:
 
 
 def _request(
-    plan: DecoderPlan, weights: Weights, chip: ChipSpec, slices: int, max_batch: int, context: int
+    plan: DecoderPlan, weights: Weights, chip: ChipSpec, slices: Slices, max_batch: int, context: int
 ) -> Request:
     """Limits that hold for the whole model, checked here so that kernels need not."""
     layer = plan.layers[0]
@@ -167,7 +175,7 @@ def _request(
         what = f"formats {', '.join(lacking)}" if lacking else "an FP32 VECTOR engine and DRAM"
         raise CompileError("MV0424", "this chip cannot run a language model of these formats", where=chip.name,
                            given=f"lacks {what}", hint="choose another chip: nano, micro or m1")  # fmt: skip
-    kv = KvLayout(len(plan.layers), layer.kv_heads, layer.head_dim, slices, context)
+    kv = KvLayout(len(plan.layers), layer.kv_heads, layer.head_dim, slices.kv, context)
     return Request(plan, weights, chip, kv, slices, _tables(plan, weights, layer.head_dim, context), max_batch, 0)
 
 

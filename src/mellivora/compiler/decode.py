@@ -41,10 +41,10 @@ class Decode(Decoder):
 
     def build(self) -> HeadTiles:
         k, plan = self.k, self.plan
-        self.common_buffers(self.group)
-        self.allocate()
         head = self.plan_head()
-        head.results = self.result_buffers(head.spec)
+        self.head_spec = head.spec
+        self.exchange_buffers()
+        self.common_buffers(self.group)
         self.base = head.base = k.reg()
         self.image_li = k.scalar("li", k.reg(), 0)  # patched when the image's size is known
         size_op = k.items[-1]
@@ -71,20 +71,27 @@ class Decode(Decoder):
         size_op.a = head.image_units  # type: ignore[union-attr]
         return head
 
-    def allocate(self) -> None:
-        k, rows, hd, s = self.k, self.rows_max, self.head_dim, self.slices
-        cores, group = self.chip.cores, self.group
+    def head_columns(self) -> int:
+        return self.head_spec.columns
+
+    def exchange_buffers(self) -> None:
+        """Own parts, and one place for what all cores' parts make up: it holds one exchange at a time."""
+        k, rows, cores = self.k, self.rows_max, self.chip.cores
+        self.own_out = k.alloc("own.out", 4 * rows * self.width)
+        self.own_hidden = k.alloc("own.hidden", 4 * rows * self.hidden_share)
+        self.own_ffn = [k.alloc(f"own.ffn{i}", 4 * rows * self.ffn_share) for i in range(2)]
+        widest = max(self.width, self.hidden_share, self.ffn_share)
+        self.everyone = k.alloc("everyone", 4 * rows * widest * cores)
+
+    def attention_buffers(self) -> None:
+        k, rows, hd, s, group = self.k, self.rows_max, self.head_dim, self.kv.slices, self.group
         self.qkv_cols = self.local_heads * (group + 2) * hd
         self.qkv = k.alloc("qkv", 4 * rows * self.qkv_cols)
         self.qk = [Quantised.alloc(k, f"qk{i}", group + 1, hd, s) for i in range(2)]
         self.v = [Quantised(k.alloc(f"v{i}", s * hd), k.alloc(f"v{i}.scales", 1), hd, s, hd) for i in range(2)]
-        self.own_out = k.alloc("own.out", 4 * rows * self.width)
-        self.all_out = k.alloc("all.out", 4 * rows * self.width * cores)
-        self.own_hidden = k.alloc("own.hidden", 4 * rows * self.hidden_share)
-        self.all_hidden = k.alloc("all.hidden", 4 * rows * self.hidden_share * cores)
-        self.own_ffn = [k.alloc(f"own.ffn{i}", 4 * rows * self.ffn_share) for i in range(2)]
-        self.all_ffn = k.alloc("all.ffn", 4 * rows * self.ffn_share * cores)
-        self.pair = [k.alloc(f"pair{i}", 4 * rows * self.ffn_share) for i in range(2)]
+
+    def feed_forward_buffers(self) -> None:
+        """Gate and up stay in accumulators and in `own.ffn`."""
 
     def registers(self) -> None:
         k, layer = self.k, self.plan.layers[0]
@@ -147,21 +154,21 @@ class Decode(Decoder):
         k, rows, hd = self.k, self.batch, self.head_dim
         with k.named(f"layers.{index}.norm", "norm"):
             constants = self.constants(self.layer_vectors(layer), stream)
-            self.norm_to(self.a, layer.attn_norm, constants, rows)
+            self.norm_to(self.a_qkv, layer.attn_norm, constants, rows)
         with k.named(f"layers.{index}.qkv", "linear"):
             self.queries_keys_values(layer, constants, stream)
         for j in range(self.local_heads):
             self.sequences(index, layer, j, constants)
         with k.named(f"layers.{index}.attention", "attention"):
-            self.exchange(self.own_out, self.all_out, self.width)
-            self.attended.write(k, Tile(self.all_out.at(), 4 * self.width * self.chip.cores), rows=rows,
+            self.exchange(self.own_out, self.everyone, self.width)
+            self.attended.write(k, Tile(self.everyone.at(), 4 * self.width * self.chip.cores), rows=rows,
                                 cols=layer.heads * hd)  # fmt: skip
         with k.named(f"layers.{index}.o", "linear"):
             self.residual(self.attended, layer.o, constants, stream)
         if layer.post_attn_norm:
             self.add_normed(layer.post_attn_norm, constants, rows)
         with k.named(f"layers.{index}.norm", "norm"):
-            self.norm_to(self.a, layer.ffn_norm, constants, rows)
+            self.norm_to(self.a_ffn, layer.ffn_norm, constants, rows)
         with k.named(f"layers.{index}.gate_up", "linear"):
             self.feed_forward(layer, constants, stream)
         with k.named(f"layers.{index}.down", "linear"):
@@ -194,7 +201,7 @@ class Decode(Decoder):
             def keep(first: int, cols: int, acc: Tile, at: int = at, rows: Operand = rows) -> None:
                 k.vew(Tile(self.qkv.at(4 * (at + first)), pitch), acc, rows=rows, cols=cols)
 
-            self.project(self.a, replace(stream, flag=flag), segments, rows, keep)
+            self.project(self.a_qkv, replace(stream, flag=flag), segments, rows, keep)
             for linear, first, cols in ((layer.q, j * group * hd, group * hd), (layer.k, j * hd, hd),
                                         (layer.v, j * hd, hd)):  # fmt: skip
                 if linear.bias is not None:
@@ -249,10 +256,10 @@ class Decode(Decoder):
                 self.head_norm(layer.k_norm, constants, Tile(self.qkv.at(0, key), 4 * hd), 1)
             self.rotate_rows(heads, rope, layer, group + 1)
             k.vquant(Tile(qk.codes.at(), hd), Tile(qk.scales.at(), hd // 32), heads, rows=group + 1, cols=hd,
-                     slices=self.slices, plane=qk.plane)  # fmt: skip
+                     slices=self.kv.slices, plane=qk.plane)  # fmt: skip
             k.scalar("add", key, source, 4 * (group + 1) * hd)
             k.vquant(Tile(v.codes.at(), hd), Tile(v.scales.at(), 1), Tile(self.qkv.at(0, key), 0), rows=1,
-                     cols=hd, slices=self.slices, plane=v.plane, wide=True)  # fmt: skip
+                     cols=hd, slices=self.kv.slices, plane=v.plane, wide=True)  # fmt: skip
         with k.temps(2) as (offset, at):
             k.scalar("shr", offset, position, 7)
             k.scalar("mul", offset, offset, self.kv.tile_bytes // 32)
@@ -300,8 +307,8 @@ class Decode(Decoder):
             k.vew(Tile(self.own_hidden.at(4 * first), pitch), acc, rows=rows, cols=cols, op1=op, b=bias)
 
         self.project(a, stream, self.spans(linear, self.hidden_share), rows, keep)
-        self.exchange(self.own_hidden, self.all_hidden, self.hidden_share)
-        total = Tile(self.all_hidden.at(), 4 * self.hidden_share * self.chip.cores)
+        self.exchange(self.own_hidden, self.everyone, self.hidden_share)
+        total = Tile(self.everyone.at(), 4 * self.hidden_share * self.chip.cores)
         if hasattr(self, "y"):
             k.vew(self.y, total, rows=rows, cols=self.plan.hidden)
         else:
@@ -321,7 +328,7 @@ class Decode(Decoder):
             def take(at: int, count: int, acc: Tile, places: dict[int, Tile] = places) -> None:
                 places[at] = acc
 
-            self.project(self.a, stream, segments, rows, take, width=min(2 * cols, self.chip.columns))
+            self.project(self.a_ffn, stream, segments, rows, take, width=min(2 * cols, self.chip.columns))
             gate = places[0]
             up = places.get(cols) or Tile(gate.ref.plus(4 * cols), gate.stride)
             sides = []
@@ -332,8 +339,8 @@ class Decode(Decoder):
                 sides.append(tile)
             out, temp = (Tile(buffer.at(4 * first), 4 * width) for buffer in self.own_ffn)
             gated(k, sides[0], sides[1], out, temp, rows=rows, cols=cols, activation=layer.activation)
-        self.exchange(self.own_ffn[0], self.all_ffn, width)
-        self.h.write(k, Tile(self.all_ffn.at(), 4 * width * self.chip.cores), rows=rows, cols=self.plan.ffn)
+        self.exchange(self.own_ffn[0], self.everyone, width)
+        self.h.write(k, Tile(self.everyone.at(), 4 * width * self.chip.cores), rows=rows, cols=self.plan.ffn)
 
     # ------------------------------------------------------------------ head
 

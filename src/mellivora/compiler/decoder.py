@@ -7,7 +7,7 @@ rows, `Decode` gives each core a share of the columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mellivora.compiler.attention import Attention, AttentionBuffers
 from mellivora.compiler.blocks import (
@@ -34,6 +34,20 @@ PANEL_COLUMNS = 256
 DEQ = {"mxint8": Deq.MX1, "x2": Deq.MX2, "x3": Deq.MX3, "q8_0": Deq.Q8_0, "q4_0": Deq.Q4_0, "q4_1": Deq.Q4_1}
 
 
+@dataclass(frozen=True)
+class Slices:
+    """Eight-bit slices of each kind of activation: inputs of qkv, softmax weights, input of o, of gate/up and
+    down, of the head, and the KV cache (with the queries).
+    """
+
+    qkv: int
+    weights: int
+    out: int
+    ffn: int
+    head: int
+    kv: int
+
+
 @dataclass
 class Tables:
     """Offsets (bytes) in the TABLES window: rotary tables by (theta, divisor), zeros, embedding rows."""
@@ -54,7 +68,7 @@ class Request:
     weights: Weights
     chip: ChipSpec
     kv: KvLayout
-    slices: int
+    slices: Slices
     tables: Tables
     max_batch: int
     rows: int
@@ -76,7 +90,7 @@ class Decoder:
     def __init__(self, request: Request, images: list[Image], stream_window: int, rows_max: int) -> None:
         self.request, self.images, self.rows_max = request, images, rows_max
         self.plan, self.weights, self.kv = request.plan, request.weights, request.kv
-        self.chip, self.slices = request.chip, request.slices
+        self.chip = request.chip
         self.k = Kernel(request.chip)
         self.stream_window = stream_window
         layer = self.plan.layers[0]
@@ -85,17 +99,17 @@ class Decoder:
     # ------------------------------------------------------------------ buffers
 
     def common_buffers(self, attention_rows: int) -> None:
-        """Everything but the ring, which takes what is left."""
-        k, plan, rows = self.k, self.plan, self.rows_max
-        hidden = plan.hidden
+        """Everything but the ring, which takes what is left. What never lives at once shares its place."""
+        k, plan, rows, use = self.k, self.plan, self.rows_max, self.request.slices
+        hidden, layer = plan.hidden, plan.layers[0]
         self.x = Tile(k.alloc("x", 4 * rows * hidden).at(), 4 * hidden)
-        self.landing = k.alloc("embedding", rows * self.request.tables.embed_pitch)
         self.panel = k.alloc("panel", 4 * rows * PANEL_COLUMNS)
         self.scale = RowVec(k.alloc("row_scale", 4 * rows).at(), 4)
-        self.a = Quantised.alloc(k, "a", rows, hidden, self.slices)
-        self.h = Quantised.alloc(k, "h", rows, plan.ffn, self.slices)
-        layer = plan.layers[0]
-        self.attended = Quantised.alloc(k, "attended", rows, layer.heads * layer.head_dim, self.slices)
+        widest = Quantised.alloc(k, "normed", rows, hidden, max(use.qkv, use.ffn, use.head))
+        self.a_qkv, self.a_ffn, self.a_head = (
+            replace(widest, slices=n) for n in (use.qkv, use.ffn, use.head)
+        )
+        self.attended = Quantised.alloc(k, "attended", rows, layer.heads * layer.head_dim, use.out)
         zero_floats = max(attention_rows, self.head_dim, 32)
         self.zeros = k.alloc("zeros", 4 * zero_floats)
         self.zero_bytes = 4 * zero_floats
@@ -103,16 +117,41 @@ class Decoder:
             key: k.alloc(f"rope{i}", 4 * rows * self.head_dim)
             for i, key in enumerate(self.request.tables.rope)
         }
-        softcapped = any(layer.softcap for layer in plan.layers)
-        self.attention = AttentionBuffers.alloc(k, attention_rows, self.kv, self.zeros, scores=softcapped)
-        head_rows = max(attention_rows, rows) + 1
-        self.head_scale = RowVec(k.alloc("head_scale", 4 * head_rows).at(), 4)
-        self.rotation_temp = Tile(
-            k.alloc("rotation", 4 * max(rows, self.group + 1) * self.head_dim).at(), 4 * self.head_dim
-        )
-        self.plane_reg = k.reg()
         if any(layer.post_attn_norm or layer.post_ffn_norm for layer in plan.layers):
             self.y = Tile(k.alloc("y", 4 * rows * hidden).at(), 4 * hidden)
+        self.plane_reg = k.reg()
+        with k.overlay("phase", 4) as phase:
+            phase()
+            self.landing = k.alloc("embedding", rows * self.request.tables.embed_pitch)
+            phase()
+            softcapped = any(layer.softcap for layer in plan.layers)
+            self.attention = AttentionBuffers.alloc(
+                k, attention_rows, self.kv, self.zeros, weight_slices=use.weights, scores=softcapped
+            )
+            head_rows = max(attention_rows, rows) + 1
+            self.head_scale = RowVec(k.alloc("head_scale", 4 * head_rows).at(), 4)
+            self.rotation_temp = Tile(
+                k.alloc("rotation", 4 * max(rows, self.group + 1) * self.head_dim).at(), 4 * self.head_dim
+            )
+            self.attention_buffers()
+            phase()
+            self.h = Quantised.alloc(k, "h", rows, plan.ffn, use.ffn)
+            self.feed_forward_buffers()
+            phase()
+            size = 4 * rows * self.head_columns()
+            self.results = k.alloc("logits0", size), k.alloc("logits1", size)
+
+    def attention_buffers(self) -> None:
+        """Buffers between projection and attention."""
+        raise NotImplementedError
+
+    def feed_forward_buffers(self) -> None:
+        """Buffers between gate and down."""
+        raise NotImplementedError
+
+    def head_columns(self) -> int:
+        """Columns of a tile of the output head."""
+        raise NotImplementedError
 
     def open_ring(self, base: Operand, *, multicast: bool) -> Stream:
         """The ring on all that is left of the scratchpad, and the stream that fills it."""
@@ -292,7 +331,7 @@ class Decoder:
     ) -> None:
         """Logits of x's rows by this core's share of the vocabulary, stored from row `row` of LOGITS on."""
         k = self.k
-        self.norm_to(self.a, self.plan.norm, constants, rows)
+        self.norm_to(self.a_head, self.plan.norm, constants, rows)
         with k.temps(1) as (out,):
             k.scalar("mul", out, CORE_ID, head.core_bytes // 32)
             if row != 0:
@@ -301,18 +340,14 @@ class Decoder:
                     k.scalar("add", out, out, down)
             if head.unrolled:
                 for i, tile in enumerate(head.tiles):
-                    acc = stream.matmul(self.a, tile, rows, self.rows_max)
+                    acc = stream.matmul(self.a_head, tile, rows, self.rows_max)
                     self._head_out(rows, out, head, acc, i % 2)
             else:
                 self._head_loop(rows, out, head, stream)
 
-    def result_buffers(self, spec: TileSpec) -> tuple[Buffer, Buffer]:
-        size = 4 * self.rows_max * spec.columns
-        return self.k.alloc("logits0", size), self.k.alloc("logits1", size)
-
     def _head_out(self, rows: Operand, out: Reg, head: HeadTiles, acc: Tile, i: int) -> None:
         k, columns = self.k, head.spec.columns
-        result = Tile(head.results[i].at(), 4 * columns)
+        result = Tile(self.results[i].at(), 4 * columns)
         if self.plan.logit_softcap:
             softcap(k, result, acc, rows=rows, cols=columns, cap=self.plan.logit_softcap, scale=1.0)
         else:
@@ -339,7 +374,7 @@ class Decoder:
                         turn += 1
                         k.dma("load", buffer.at(), window=Win.DECODE, offset=head.base, fine=fine, n=(size,))
                         k.scalar("add", fine, fine, size)
-                        matmul(k, acc, self.a, buffer.at(), spec, rows=rows, first=first, count=count)
+                        matmul(k, acc, self.a_head, buffer.at(), spec, rows=rows, first=first, count=count)
                     if spec.size % ALIGN_BYTES:
                         k.scalar("add", fine, fine, ALIGN_BYTES - spec.size % ALIGN_BYTES)
                     self._head_out(rows, out, head, Tile(acc.at(), 4 * self.chip.columns), i)
@@ -358,7 +393,6 @@ class HeadTiles:
     core_bytes: int
     image_units: int
     unrolled: bool
-    results: tuple[Buffer, Buffer] = ()  # type: ignore[assignment]
     base: Reg = Reg(0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -102,6 +102,7 @@ class Kernel:
         self.labels: list[tuple[str, str]] = [("start", "control")]
         self.label = 0
         self.free_bytes = 0
+        self.overlay_root = ""
         self.buffers: dict[str, Buffer] = {}
         self.next_register = 3
         self.next_accumulator = 0
@@ -117,8 +118,23 @@ class Kernel:
                                where=f"{self.chip.name}: buffer {name}", given=f"{self.free_bytes} bytes",
                                allowed=f"{self.chip.sram_bytes} bytes a core",
                                hint="use a chip with more sram_bytes, a smaller batch, or fewer slices")  # fmt: skip
-        self.buffers[name] = Buffer(root or name, address, size)
+        self.buffers[name] = Buffer(root or self.overlay_root or name, address, size)
         return self.buffers[name]
+
+    @contextmanager
+    def overlay(self, root: str, phases: int) -> Iterator[Callable[[], None]]:
+        """Buffers of phases that never live at once share bytes: call the given function to start each phase."""
+        base, top, outer = self.free_bytes, self.free_bytes, self.overlay_root
+        started = 0
+
+        def start() -> None:
+            nonlocal top, started
+            top, self.free_bytes, self.overlay_root = max(top, self.free_bytes), base, root
+            started += 1
+
+        yield start
+        assert started == phases, f"{started} phases of {phases}"
+        self.free_bytes, self.overlay_root = max(top, self.free_bytes), outer
 
     def accumulators(self, rows: int) -> Buffer:
         """The next `rows` accumulator rows, round robin."""

@@ -23,11 +23,9 @@ class Prefill(Decoder):
 
     def build(self, head: HeadTiles) -> None:
         k, plan, rows_max = self.k, self.plan, self.rows_max
-        layer = plan.layers[0]
         head = replace(head, unrolled=False)
+        self.head_spec = head.spec
         self.common_buffers(self.group * rows_max)
-        self.allocate(layer)
-        head.results = self.result_buffers(head.spec)
         head.base = self.head_base = k.reg()
         self.decode_units = head.image_units
         self.registers()
@@ -44,23 +42,29 @@ class Prefill(Decoder):
         with k.named("head", "linear"):
             self.head(stream, head)
 
-    def allocate(self, layer: Layer) -> None:
-        k, rows, s, hd = self.k, self.rows_max, self.slices, self.head_dim
+    def head_columns(self) -> int:
+        return self.head_spec.columns
+
+    def attention_buffers(self) -> None:
+        k, rows, s, hd = self.k, self.rows_max, self.kv.slices, self.head_dim
         self.group_cols = (self.group + 2) * hd
         self.qkv = [k.alloc(f"qkv{i}", 4 * rows * self.group_cols) for i in range(2)]
         self.qk: list[Quantised] = []
         self.v: list[Quantised] = []
-        for g in range(layer.kv_heads):
+        for g in range(self.kv.kv_heads):
             self.qk.append(Quantised.alloc(k, f"qk{g}", (self.group + 1) * rows, hd, s))
             plane = rows * hd
             self.v.append(Quantised(k.alloc(f"v{g}", s * plane), k.alloc(f"v{g}.scales", rows), hd, s, plane))
+
+    def feed_forward_buffers(self) -> None:
+        k, rows = self.k, self.rows_max
         width = min(self.chip.columns // 2, self.plan.ffn)
         self.gate_width = max(width // 32 * 32, 32)
+        size = 4 * rows * self.gate_width
         formats = {self.weights.fmt(linear.weight) for layer in self.plan.layers for linear in (layer.gate, layer.up)}
         if 2 * self.gate_width > self.chip.columns or len(formats) > 1:
-            size = 4 * rows * self.gate_width
             self.pair = [Tile(k.alloc(f"pair{i}", size).at(), 4 * self.gate_width) for i in range(2)]
-        self.act = [Tile(k.alloc(f"act{i}", 4 * rows * self.gate_width).at(), 4 * self.gate_width) for i in range(2)]
+        self.act = [Tile(k.alloc(f"act{i}", size).at(), 4 * self.gate_width) for i in range(2)]
 
     def registers(self) -> None:
         """What every layer uses: this core's rows, their first position, and what follows from them."""
@@ -109,7 +113,7 @@ class Prefill(Decoder):
         k, rows, memory = self.k, self.rows, f"kv{index}"
         with k.named(f"layers.{index}.norm", "norm"):
             constants = self.constants(self.layer_vectors(layer), stream)
-            self.norm_to(self.a, layer.attn_norm, constants, rows)
+            self.norm_to(self.a_qkv, layer.attn_norm, constants, rows)
         for g in range(layer.kv_heads):
             self.queries_keys_values(index, layer, g, constants, stream)
         with k.named(f"layers.{index}.attention", "attention"):
@@ -122,7 +126,7 @@ class Prefill(Decoder):
             with k.named(f"layers.{index}.norm", "norm"):
                 self.add_normed(layer.post_attn_norm, constants, rows)
         with k.named(f"layers.{index}.norm", "norm"):
-            self.norm_to(self.a, layer.ffn_norm, constants, rows)
+            self.norm_to(self.a_ffn, layer.ffn_norm, constants, rows)
         with k.named(f"layers.{index}.gate_up", "linear"):
             self.feed_forward(layer, constants, stream)
         with k.named(f"layers.{index}.down", "linear"):
@@ -150,7 +154,7 @@ class Prefill(Decoder):
             k.vew(Tile(buffer.at(4 * first), pitch), acc, rows=rows, cols=cols)
 
         with k.named(f"layers.{index}.qkv", "linear"):
-            self.project(self.a, stream, [spans], rows, keep)
+            self.project(self.a_qkv, stream, [spans], rows, keep)
             at = 0
             for linear, start, end in spans:
                 if linear.bias is not None:
@@ -168,7 +172,7 @@ class Prefill(Decoder):
                     self.head_norm(norm, constants, head, rows)
                 self.rotate(head, self.rope_tables[layer.rope].at(), 4 * hd, rows)
                 k.vquant(Tile(self.qk[g].codes.at(0, codes), hd), Tile(self.qk[g].scales.at(0, scales), hd // 32),
-                         head, rows=rows, cols=hd, slices=self.slices, plane=self.qk[g].plane)  # fmt: skip
+                         head, rows=rows, cols=hd, slices=self.kv.slices, plane=self.qk[g].plane)  # fmt: skip
                 if j < group:
                     k.scalar("add", codes, codes, self.row_bytes)
                     with k.temps(1) as (temp,):
@@ -177,7 +181,7 @@ class Prefill(Decoder):
             v = self.v[g]
             value = Tile(buffer.at(4 * (group + 1) * hd), pitch)
             k.vquant(Tile(v.codes.at(), hd), Tile(v.scales.at(), 1), value, rows=rows, cols=hd,
-                     slices=self.slices, plane=v.plane, wide=True)  # fmt: skip
+                     slices=self.kv.slices, plane=v.plane, wide=True)  # fmt: skip
             self.append(index, g, codes, scales)
 
     def append(self, index: int, g: int, codes: Reg, scales: Reg) -> None:
@@ -254,7 +258,7 @@ class Prefill(Decoder):
             spans = [(layer.gate, first, first + cols), (layer.up, first, first + cols)]
             whole = 2 * cols <= self.chip.columns
             if whole:
-                self.project(self.a, stream, [spans], rows, take)
+                self.project(self.a_ffn, stream, [spans], rows, take)
                 gate = places[0]
                 up = places.get(cols) or Tile(gate.ref.plus(4 * cols), gate.stride)
             else:
@@ -271,7 +275,7 @@ class Prefill(Decoder):
             def keep(at: int, count: int, acc: Tile, tile: Tile = tile) -> None:
                 self.k.vew(Tile(tile.ref.plus(4 * at), tile.stride), acc, rows=self.rows, cols=count)
 
-            self.project(self.a, stream, [[span]], self.rows, keep)
+            self.project(self.a_ffn, stream, [[span]], self.rows, keep)
         return self.pair[0], self.pair[1]
 
     def _biased(
