@@ -129,3 +129,10 @@ def test_bench_says_what_the_chip_and_the_host_need(capsys: pytest.CaptureFixtur
 def test_bench_of_a_prefill_alone(capsys: pytest.CaptureFixture[str]) -> None:
     facts = facts_of(capsys, "bench", "tiny", "--prompt", "9", "--generate", "0", "--timing")
     assert list(facts["phases"]) == ["prefill"]
+
+
+def test_a_prompt_that_is_no_text_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xff"), "utf-8"))
+    assert facts_of(capsys, "run", "tiny", status=2)["error"]["code"] == "MV0835"

@@ -32,6 +32,16 @@ def test_decode_gives_the_bits_of_prefill(activations: str) -> None:
         assert np.array_equal(step[0], whole[position]), position
 
 
+@pytest.mark.parametrize("activations", ["mxint8", "x2"])
+@pytest.mark.parametrize("chip", ["nano", "micro"])
+def test_every_chip_gives_the_same_bits(chip: str, activations: str) -> None:
+    engine = fresh(chip=chip, activations=activations, max_batch=1)
+    rows = np.concatenate(list(engine.score(0, IDS)))
+    assert np.array_equal(rows, logits_of(IDS, activations=activations))
+    step = engine.decode([(0, IDS[-1], len(IDS) - 1)])
+    assert np.array_equal(step[0], rows[-1])
+
+
 @pytest.mark.parametrize("cuts", [[1], [14], [3, 4, 9], [5, 10]])
 def test_any_chunks_give_the_same_bits(cuts: list[int]) -> None:
     engine = fresh()

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mellivora.runtime.measure import Phase
-
-RANGE = ("typical", "low", "high")
+from mellivora.runtime.measure import RANGE, OpTime, Phase
 
 TOP = 8
 """Rows of a list that are shown; the rest become one row."""
@@ -56,14 +51,18 @@ def phase_lines(phase: Phase, title: str) -> list[str]:
             f"{name} {share(cycles, phase.cycles)}" for name, cycles in causes if cycles
         )
         lines.append(f"  {engine:7s} {share(busy, phase.cycles):>6s}   {why}")
-    lines += ["  layers         time          cycles"]
+    lines += ["  layers         time          cycles  of matrix  of dram"]
     kinds = phase.by_kind()
-    shown = [(op.kind or "(none)", op.cycles) for op in kinds[:TOP]]
-    if kinds[TOP:]:
-        shown.append((f"{len(kinds) - TOP} others", sum(op.cycles for op in kinds[TOP:])))
-    lines += [
-        f"  {name:13s} {share(cycles, phase.cycles):>6s}  {cycles:14,}" for name, cycles in shown
-    ]
+    rest = OpTime(f"{len(kinds) - TOP} others", "")
+    for op in kinds[TOP:]:
+        rest.add(op)
+    for op in [*kinds[:TOP], *([rest] if kinds[TOP:] else [])]:
+        matrix = op.macs / phase.chip.peak_macs_per_cycle
+        dram = op.dram_bytes / (phase.chip.dram_bytes_per_cycle or 1)
+        lines.append(
+            f"  {op.label or '(none)':13s} {share(op.cycles, phase.cycles):>6s}  {op.cycles:14,}"
+            f"  {share(matrix, op.cycles):>9s}  {share(dram, op.cycles):>7s}"
+        )
     return lines
 
 

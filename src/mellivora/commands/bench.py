@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from mellivora.commands._arguments import add_activations, add_chip, add_cores, add_model, whole
 from mellivora.commands._models import open_model, rounded_context
 from mellivora.commands._progress import Progress
-from mellivora.commands._table import phase_lines
 
 if TYPE_CHECKING:
     from mellivora.runtime.llm import LLM
@@ -44,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print what prefill and decode take on the chip, and how fast this host simulates them."""
+    from mellivora.commands._table import phase_lines
     from mellivora.runtime.llm import LLM
     from mellivora.runtime.measure import measure_decode, measure_prefill
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 from pathlib import Path
@@ -19,7 +20,6 @@ from mellivora.commands._arguments import (
 )
 from mellivora.commands._models import check_output, open_model, rounded_context
 from mellivora.commands._progress import Progress
-from mellivora.commands._table import phase_lines, scaled
 from mellivora.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Stream the answer to stdout, then print what it took on the chip; write report and trace."""
+    """Stream the answer to stdout, then print what it took on the chip; write report and trace.
+
+    Returns prompt, text, counts, chip, `phases` (Phase.facts of "prefill" and "decode") and `host`.
+    A report is drawn from these and, of one decode step, `timeline` and `memory` (runtime.measure).
+    """
     from mellivora.runtime.llm import LLM, check_prompt
     from mellivora.runtime.sampling import Sampling
 
@@ -93,6 +97,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         dump_after=args.dump_after,
         dump=print,
     )
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows another
     answer = _answer(llm, ids, args, sampling, progress)
     facts = _measure(llm, answer, args.batch, progress)
     facts |= {"prompt": prompt, "off_chip_operators": []}
@@ -110,7 +116,16 @@ def read_prompt() -> str:
             allowed="a text after MODEL, or on standard input",
             hint='mellivora run smollm2 "Why is the sky blue?"',
         )
-    return sys.stdin.read()
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            "MV0835",
+            "the prompt on standard input is not text",
+            given=str(error),
+            allowed=f"text in {error.encoding}",
+            hint="convert it, or give the prompt as an argument",
+        ) from None
 
 
 def prompt_ids(model: LanguageModel, prompt: str, *, system: str | None, raw: bool) -> list[int]:
@@ -168,6 +183,7 @@ def _answer(
 
 def _measure(llm: LLM, answer: dict[str, Any], batch: int, progress: Progress) -> dict[str, Any]:
     """What the same launches take on the chip; prints the tables."""
+    from mellivora.commands._table import phase_lines, scaled
     from mellivora.runtime.measure import measure_decode, measure_prefill
 
     progress.say("timing")

@@ -15,7 +15,7 @@ from mellivora.compiler.layout import MAX_BATCH
 from mellivora.errors import UsageError
 from mellivora.frontends.llm import LanguageModel, load_model
 from mellivora.graph.ir import Graph, ParamSpec, param_format
-from mellivora.runtime.cache import Executable, content_hash, key_of, obtain
+from mellivora.runtime.cache import Executable, condensed, content_hash, key_of, obtain
 from mellivora.runtime.engine import Engine
 from mellivora.runtime.sampling import GREEDY, Sampling, StopText, sample
 from mellivora.spec import ChipSpec, load_chip
@@ -111,19 +111,22 @@ class LLM:
         complete = not any(isinstance(p, ParamSpec) for p in self.model.graph.params.values())
 
         def compile() -> Executable:
+            source = self.model
             if not (complete or shapes_only):
-                self._say(f"reading {self.model.source}")
-                self.model = load_model(self.model.source)
-            self._say(f"compiling {self.model.graph.name} for {self.chip.name}")
+                self._say(f"reading {source.source}")
+                source = load_model(source.source)
+            self._say(f"compiling {source.graph.name} for {self.chip.name}")
             dumping = {"dump_after": dump_after, "dump": dump or print}
-            return _compile(self.model.graph, self.chip, {**options, **dumping})
+            made = _compile(source.graph, self.chip, {**options, **dumping})
+            made.notes = [*condensed(source.notes), *made.notes]
+            return made
 
         # Without weights there is nothing to pack, and weights in memory have no file to hash.
         use = cache and dump_after is None and not (complete or shapes_only)
         files = content_hash(self.model.source) if use else ""
         key = key_of(files, self.chip.fingerprint(), options) if use else ""
         self.executable, self.from_cache = obtain(key, compile, use=use)
-        self.notes = [*self.model.notes, *self.executable.notes]
+        self.notes = self.executable.notes
         self.engine = Engine(self.executable, threads=threads)
 
     def __repr__(self) -> str:

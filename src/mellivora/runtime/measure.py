@@ -18,7 +18,7 @@ from mellivora.compiler.layout import TILE_TOKENS
 from mellivora.runtime.cache import Executable
 from mellivora.runtime.engine import Engine
 from mellivora.sim.energy import energy
-from mellivora.sim.result import Roofs, TimingResult
+from mellivora.sim.result import LabelTime, Roofs, TimingResult
 from mellivora.sim.stalls import CAUSES
 from mellivora.spec import ChipSpec
 
@@ -38,6 +38,11 @@ class OpTime:
     macs: int = 0
     vector_ops: int = 0
     dram_bytes: int = 0
+
+    def add(self, other: OpTime | LabelTime, times: int = 1) -> None:
+        """Count other `times` times."""
+        for name in ("cycles", "macs", "vector_ops", "dram_bytes"):
+            setattr(self, name, getattr(self, name) + times * getattr(other, name))
 
 
 @dataclass
@@ -100,20 +105,15 @@ class Phase:
             for c, cause in enumerate(CAUSES):
                 causes[cause] = causes.get(cause, 0.0) + times * float(stalls[e, c])
         for one in result.by_symbol(symbols):
-            op = self.ops.setdefault((one.label, one.kind), OpTime(one.label, one.kind))
-            op.cycles += times * one.cycles
-            op.macs += times * one.macs
-            op.vector_ops += times * one.vector_ops
-            op.dram_bytes += times * one.dram_bytes
+            key = one.label, one.kind
+            self.ops.setdefault(key, OpTime(*key)).add(one, times)
         self.sample = result
 
     def by_kind(self) -> list[OpTime]:
         """Operations of one kind together, largest first."""
         kinds: dict[str, OpTime] = {}
         for op in self.ops.values():
-            one = kinds.setdefault(op.kind, OpTime(op.kind, op.kind))
-            for name in ("cycles", "macs", "vector_ops", "dram_bytes"):
-                setattr(one, name, getattr(one, name) + getattr(op, name))
+            kinds.setdefault(op.kind, OpTime(op.kind, op.kind)).add(op)
         return sorted(kinds.values(), key=lambda op: -op.cycles)
 
     def facts(self) -> dict[str, Any]:
