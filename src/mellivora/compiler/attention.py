@@ -49,7 +49,9 @@ class AttentionBuffers:
                 Quantised.alloc(kernel, "p1", rows, tile, weight_slices),
             ),
             kernel.alloc("p", 4 * rows * tile),
-            (kernel.alloc("s0", 4 * rows * tile), kernel.alloc("s1", 4 * rows * tile)) if need_s else None,
+            (kernel.alloc("s0", 4 * rows * tile), kernel.alloc("s1", 4 * rows * tile))
+            if need_s
+            else None,
             {name: kernel.alloc(f"attn.{name}", 4 * rows) for name in names},
             kernel.alloc("attn.out", 4 * rows * kv.head_dim),
             zeros,
@@ -59,7 +61,9 @@ class AttentionBuffers:
 class Attention:
     """Emits one attention over `tile_pairs` pairs of KV tiles."""
 
-    def __init__(self, kernel: Kernel, buffers: AttentionBuffers, kv: KvLayout, layer: Layer) -> None:
+    def __init__(
+        self, kernel: Kernel, buffers: AttentionBuffers, kv: KvLayout, layer: Layer
+    ) -> None:
         self.kernel, self.buffers, self.kv, self.layer = kernel, buffers, kv, layer
 
     def run(
@@ -90,8 +94,14 @@ class Attention:
         k.vew(out, zero, rows=rows, cols=kv.head_dim)
         with k.loop(tile_pairs):
             for buffer in b.kv:
-                k.dma("load", buffer.at(), window=Win.KV, offset=offset, n=(kv.tile_bytes,),
-                      far=Region(memory, 0, 1))  # fmt: skip
+                k.dma(
+                    "load",
+                    buffer.at(),
+                    window=Win.KV,
+                    offset=offset,
+                    n=(kv.tile_bytes,),
+                    far=Region(memory, 0, 1),
+                )
                 k.scalar("add", offset, offset, kv.tile_bytes // 32)
             scores = [self._scores(i, q, q_scales, q_plane) for i in range(2)]
             for i, (tile, acc) in enumerate(scores):
@@ -116,19 +126,36 @@ class Attention:
         scores = None
         for first in range(0, TILE_TOKENS, width):
             acc = k.accumulators(b.rows)
-            k.put("matmul",
-                  [k.acc_row(acc), q.operand, q_scales.operand, b.kv[i].address, rows,
-                   kv.head_dim // 32, width, mode],
-                  (kv.head_dim, q_plane, kv.head_dim // 32, TILE_TOKENS, first, kv.k_block_bytes),
-                  reads=(q.region(None), q_scales.region(None), b.kv[i].at().region(kv.k_bytes)),
-                  writes=(acc.at().region(None),))  # fmt: skip
+            k.put(
+                "matmul",
+                [
+                    k.acc_row(acc),
+                    q.operand,
+                    q_scales.operand,
+                    b.kv[i].address,
+                    rows,
+                    kv.head_dim // 32,
+                    width,
+                    mode,
+                ],
+                (kv.head_dim, q_plane, kv.head_dim // 32, TILE_TOKENS, first, kv.k_block_bytes),
+                reads=(q.region(None), q_scales.region(None), b.kv[i].at().region(kv.k_bytes)),
+                writes=(acc.at().region(None),),
+            )
             scores = Tile(acc.at(), 4 * k.chip.columns)
             if b.s is None:
                 return scores, acc
             target = Tile(b.s[i].at(4 * first), 4 * TILE_TOKENS)
             if self.layer.softcap:
-                softcap(k, target, scores, rows=rows, cols=width, cap=self.layer.softcap,
-                        scale=self.layer.scale)  # fmt: skip
+                softcap(
+                    k,
+                    target,
+                    scores,
+                    rows=rows,
+                    cols=width,
+                    cap=self.layer.softcap,
+                    scale=self.layer.scale,
+                )
             else:
                 k.vew(target, scores, rows=rows, cols=width)
             if fits:
@@ -144,17 +171,37 @@ class Attention:
         line = {name: Tile(buffer.at(), 0) for name, buffer in b.state.items()}
         old, new, alpha = line[f"m{i}"], line[f"m{1 - i}"], line[f"alpha{i}"]
         p = Tile(b.p.at(), 4 * TILE_TOKENS)
-        k.vred(self._rowvec("tile_max"), scores, rows=rows, cols=TILE_TOKENS, op=Reduce.MAX, mask=mask)
+        k.vred(
+            self._rowvec("tile_max"), scores, rows=rows, cols=TILE_TOKENS, op=Reduce.MAX, mask=mask
+        )
         k.vew(new, line["tile_max"], rows=1, cols=rows, op1=Op.MUL, b=factor, op2=Op.MAX, c=old)
-        k.vew(p, scores, rows=rows, cols=TILE_TOKENS, op1=Op.MUL, b=factor, op2=Op.SUB,
-              c=RowVec(new.ref, 4), func=Func.EXP2, mask=mask)  # fmt: skip
+        k.vew(
+            p,
+            scores,
+            rows=rows,
+            cols=TILE_TOKENS,
+            op1=Op.MUL,
+            b=factor,
+            op2=Op.SUB,
+            c=RowVec(new.ref, 4),
+            func=Func.EXP2,
+            mask=mask,
+        )
         exponents = Exponents(b.kv[i].at(kv.v_scale_at), 0)
         b.weights[i].write(k, p, rows=rows, cols=TILE_TOKENS, b=exponents)
         # The product can start now; what follows is bookkeeping in its shadow.
         k.vew(alpha, old, rows=1, cols=rows, op1=Op.SUB, b=new, func=Func.EXP2)
         k.vred(self._rowvec("tile_sum"), p, rows=rows, cols=TILE_TOKENS, op=Reduce.SUM)
-        k.vew(line["sum"], line["sum"], rows=1, cols=rows, op1=Op.MUL, b=alpha, op2=Op.ADD,
-              c=line["tile_sum"])  # fmt: skip
+        k.vew(
+            line["sum"],
+            line["sum"],
+            rows=1,
+            cols=rows,
+            op1=Op.MUL,
+            b=alpha,
+            op2=Op.ADD,
+            c=line["tile_sum"],
+        )
         k.scalar("sub", self.limit, self.limit, TILE_TOKENS)
 
     def _weighted(self, i: int, acc: Buffer | None) -> None:
@@ -167,18 +214,46 @@ class Attention:
             cols = min(width, kv.head_dim - first)
             target = acc if whole and acc is not None else k.accumulators(b.rows)
             values = b.kv[i].at(kv.k_bytes + first)
-            k.put("matmul",
-                  [k.acc_row(target), weights.codes.address, weights.scales.address, values.operand,
-                   self.rows, TILE_TOKENS // 32, cols, mode],
-                  (TILE_TOKENS, weights.plane, TILE_TOKENS // 32, kv.head_dim, TILE_TOKENS * kv.head_dim, 0),
-                  reads=(weights.codes.at().region(None), weights.scales.at().region(None),
-                         b.kv[i].at(kv.k_bytes).region(kv.v_scale_at - kv.k_bytes)),
-                  writes=(target.at().region(None),))  # fmt: skip
+            k.put(
+                "matmul",
+                [
+                    k.acc_row(target),
+                    weights.codes.address,
+                    weights.scales.address,
+                    values.operand,
+                    self.rows,
+                    TILE_TOKENS // 32,
+                    cols,
+                    mode,
+                ],
+                (
+                    TILE_TOKENS,
+                    weights.plane,
+                    TILE_TOKENS // 32,
+                    kv.head_dim,
+                    TILE_TOKENS * kv.head_dim,
+                    0,
+                ),
+                reads=(
+                    weights.codes.at().region(None),
+                    weights.scales.at().region(None),
+                    b.kv[i].at(kv.k_bytes).region(kv.v_scale_at - kv.k_bytes),
+                ),
+                writes=(target.at().region(None),),
+            )
             if not whole:
                 self._accumulate(i, first, cols, Tile(target.at(), 4 * k.chip.columns))
 
     def _accumulate(self, i: int, first: int, cols: int, product: Tile) -> None:
         """out = out * alpha + product, for columns first..first+cols."""
         at = Tile(self.buffers.out.at(4 * first), 4 * self.kv.head_dim)
-        self.kernel.vew(at, at, rows=self.rows, cols=cols, op1=Op.MUL, b=self._rowvec(f"alpha{i}"),
-                        op2=Op.ADD, c=product)  # fmt: skip
+        self.kernel.vew(
+            at,
+            at,
+            rows=self.rows,
+            cols=cols,
+            op1=Op.MUL,
+            b=self._rowvec(f"alpha{i}"),
+            op2=Op.ADD,
+            c=product,
+        )

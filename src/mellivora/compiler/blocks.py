@@ -46,8 +46,16 @@ class Quantised:
         b: Tile | None = None,
     ) -> None:
         """Quantise columns first..first+cols of all rows from FP32 (times b)."""
-        kernel.vquant(Tile(self.codes.at(first), self.k), Tile(self.scales.at(first // 32), self.k // 32),
-                      source, rows=rows, cols=cols, slices=self.slices, plane=self.plane, b=b)  # fmt: skip
+        kernel.vquant(
+            Tile(self.codes.at(first), self.k),
+            Tile(self.scales.at(first // 32), self.k // 32),
+            source,
+            rows=rows,
+            cols=cols,
+            slices=self.slices,
+            plane=self.plane,
+            b=b,
+        )
 
 
 class Ring:
@@ -58,10 +66,14 @@ class Ring:
 
     def next(self, size: int) -> Ref:
         if size > self.buffer.size:
-            raise CompileError("MV0403", "the chip's scratchpad is too small for this model",
-                               where="weight ring", given=f"{size} bytes in one piece",
-                               allowed=f"{self.buffer.size} bytes left for weights",
-                               hint="use a chip with more sram_bytes, a smaller batch, or fewer slices")  # fmt: skip
+            raise CompileError(
+                "MV0403",
+                "the chip's scratchpad is too small for this model",
+                where="weight ring",
+                given=f"{size} bytes in one piece",
+                allowed=f"{self.buffer.size} bytes left for weights",
+                hint="use a chip with more sram_bytes, a smaller batch, or fewer slices",
+            )
         if self.head + size > self.buffer.size:
             self.head = 0
         at = self.head
@@ -90,10 +102,15 @@ class Stream:
         """Bytes [at, at + size) of the image to ref; base counts units of 32 bytes."""
         dynamic = isinstance(self.base, Reg)
         self.kernel.dma(
-            "loadm" if self.multicast else "load", ref, window=self.window,
-            offset=self.base if dynamic else at // 32, fine=at if dynamic else at % 32, n=(size, self.flag),
-            near_size=size, prefetch=True,
-        )  # fmt: skip
+            "loadm" if self.multicast else "load",
+            ref,
+            window=self.window,
+            offset=self.base if dynamic else at // 32,
+            fine=at if dynamic else at % 32,
+            n=(size, self.flag),
+            near_size=size,
+            prefetch=True,
+        )
 
     def matmul(self, a: Quantised, tile: PackedTile, rows: Operand, rows_max: int) -> Tile:
         """acc = A @ tile; returns the FP32 accumulator tile [rows, columns]."""
@@ -125,12 +142,20 @@ def matmul(
     size = count * spec.block_bytes
     kernel.put(
         "matmul",
-        [kernel.acc_row(acc), a.codes.address + 32 * first, a.scales.address + first, b.operand, rows,
-         count, spec.columns, mode],
+        [
+            kernel.acc_row(acc),
+            a.codes.address + 32 * first,
+            a.scales.address + first,
+            b.operand,
+            rows,
+            count,
+            spec.columns,
+            mode,
+        ],
         (a.k, a.plane, a.k // 32, spec.columns, 0, spec.block_bytes),
         reads=(a.codes.at().region(None), a.scales.at().region(None), b.region(size)),
         writes=(acc.at().region(None),),
-    )  # fmt: skip
+    )
 
 
 def rms_scale(
@@ -139,7 +164,9 @@ def rms_scale(
     """out[r] = rsqrt(sum(x[r]^2) / cols + eps)."""
     kernel.vred(out, x, rows=rows, cols=cols, op=Reduce.SUMSQ)
     line = Tile(out.ref, 0)
-    kernel.vew(line, line, rows=1, cols=rows, op1=Op.MUL, b=1.0 / cols, op2=Op.ADD, c=eps, func=Func.RSQRT)
+    kernel.vew(
+        line, line, rows=1, cols=rows, op1=Op.MUL, b=1.0 / cols, op2=Op.ADD, c=eps, func=Func.RSQRT
+    )
 
 
 def norm_quantise(
@@ -159,13 +186,29 @@ def norm_quantise(
     for first in range(0, a.k, panel_cols):
         cols = min(panel_cols, a.k - first)
         temp = Tile(panel.at(), 4 * panel_cols)
-        kernel.vew(temp, Tile(x.ref.plus(4 * first), x.stride), rows=rows, cols=cols, op1=Op.MUL, b=scale,
-                   op2=Op.MUL, c=Tile(gamma.plus(4 * first), 0))  # fmt: skip
+        kernel.vew(
+            temp,
+            Tile(x.ref.plus(4 * first), x.stride),
+            rows=rows,
+            cols=cols,
+            op1=Op.MUL,
+            b=scale,
+            op2=Op.MUL,
+            c=Tile(gamma.plus(4 * first), 0),
+        )
         a.write(kernel, temp, rows=rows, cols=cols, first=first)
 
 
 def gated(
-    kernel: Kernel, gate: Tile, up: Tile, out: Tile, temp: Tile, *, rows: Operand, cols: int, activation: str
+    kernel: Kernel,
+    gate: Tile,
+    up: Tile,
+    out: Tile,
+    temp: Tile,
+    *,
+    rows: Operand,
+    cols: int,
+    activation: str,
 ) -> None:
     """out = activation(gate) * up. sigmoid(z) = 1 / (1 + 2^(-z log2 e)), built from table functions."""
     if activation == "silu":
@@ -179,7 +222,9 @@ def gated(
     kernel.vew(out, temp, rows=rows, cols=cols, op1=Op.MUL, b=gate, op2=Op.MUL, c=up)
 
 
-def softcap(kernel: Kernel, out: Tile, x: Tile, *, rows: Operand, cols: int, cap: float, scale: float) -> None:
+def softcap(
+    kernel: Kernel, out: Tile, x: Tile, *, rows: Operand, cols: int, cap: float, scale: float
+) -> None:
     """out = cap * tanh(x * scale / cap), as cap - 2 cap / (1 + e^(2z))."""
     factor = 2.0 * scale / cap * LOG2E
     kernel.vew(out, x, rows=rows, cols=cols, op1=Op.MUL, b=factor, func=Func.EXP2)
@@ -213,4 +258,3 @@ def split(total: int, width: int) -> list[tuple[int, int]]:
     pieces = -(-total // width)
     step = min(-(-(-(-total // pieces)) // 4) * 4, width)
     return [(start, min(start + step, total)) for start in range(0, total, step)]
-

@@ -83,14 +83,29 @@ def compile_model(
     have. Raises CompileError MV04xx.
     """
     if activations not in ACTIVATIONS:
-        raise CompileError("MV0420", "no such activation format", given=activations,
-                           allowed=", ".join(ACTIVATIONS), hint="choose one of these")  # fmt: skip
+        raise CompileError(
+            "MV0420",
+            "no such activation format",
+            given=activations,
+            allowed=", ".join(ACTIVATIONS),
+            hint="choose one of these",
+        )
     if not 1 <= max_batch <= MAX_BATCH:
-        raise CompileError("MV0421", "the batch is out of range", given=str(max_batch),
-                           allowed=f"1..{MAX_BATCH}", hint="choose a smaller batch")  # fmt: skip
+        raise CompileError(
+            "MV0421",
+            "the batch is out of range",
+            given=str(max_batch),
+            allowed=f"1..{MAX_BATCH}",
+            hint="choose a smaller batch",
+        )
     if dump_after is not None and dump_after not in PASSES:
-        raise CompileError("MV0422", "no such pass", given=dump_after, allowed=", ".join(PASSES),
-                           hint="name one of these passes")  # fmt: skip
+        raise CompileError(
+            "MV0422",
+            "no such pass",
+            given=dump_after,
+            allowed=", ".join(PASSES),
+            hint="name one of these passes",
+        )
     slices = ACTIVATIONS[activations]
 
     def after(name: str, show: Callable[[], str]) -> None:
@@ -119,14 +134,25 @@ def compile_model(
     entries: dict[str, Entry] = {}
     for name, emitter in emitters.items():
         code, symbols = emit(emitter.k.items, emitter.k.labels)
-        parameters = prefill_parameters(chunk) if name == "prefill" else decode_parameters(max_batch)
-        entries[name] = Entry(code, symbols, parameters, check_points=_check_points(name, request, chunk))
+        parameters = (
+            prefill_parameters(chunk) if name == "prefill" else decode_parameters(max_batch)
+        )
+        entries[name] = Entry(
+            code, symbols, parameters, check_points=_check_points(name, request, chunk)
+        )
     after("emit", lambda: "\n".join(_assembly(name, entry) for name, entry in entries.items()))
 
     compiled = Compiled(
-        _program(graph, request, entries, decode, image, head.pitch_bytes, chunk), {}, request.kv, max_batch,
-        chunk, request.rows, head.pitch_bytes // 4, plan.vocab, context,
-    )  # fmt: skip
+        _program(graph, request, entries, decode, image, head.pitch_bytes, chunk),
+        {},
+        request.kv,
+        max_batch,
+        chunk,
+        request.rows,
+        head.pitch_bytes // 4,
+        plan.vocab,
+        context,
+    )
     for name, emitter in emitters.items():
         compiled.buffers[name] = [(n, b.address, b.size) for n, b in emitter.k.buffers.items()]
     if not weights.shapes_only:
@@ -153,7 +179,12 @@ def _assembly(name: str, entry: Entry) -> str:
 
 
 def _request(
-    plan: DecoderPlan, weights: Weights, chip: ChipSpec, slices: Slices, max_batch: int, context: int
+    plan: DecoderPlan,
+    weights: Weights,
+    chip: ChipSpec,
+    slices: Slices,
+    max_batch: int,
+    context: int,
 ) -> Request:
     """Limits that hold for the whole model, checked here so that kernels need not."""
     layer = plan.layers[0]
@@ -163,20 +194,40 @@ def _request(
     for name, value in (("hidden", plan.hidden), ("ffn", plan.ffn)):
         if value % 32:
             faults.append(f"{name} {value} is no multiple of 32")
-    if any((one.heads, one.kv_heads, one.head_dim) != (layer.heads, layer.kv_heads, layer.head_dim)
-           for one in plan.layers):  # fmt: skip
+    if any(
+        (one.heads, one.kv_heads, one.head_dim) != (layer.heads, layer.kv_heads, layer.head_dim)
+        for one in plan.layers
+    ):
         faults.append("layers differ in heads or head_dim")
     if faults:
-        raise CompileError("MV0423", "the model's shape does not fit the chip's blocks of 32",
-                           given="; ".join(faults), hint="pad the model")  # fmt: skip
+        raise CompileError(
+            "MV0423",
+            "the model's shape does not fit the chip's blocks of 32",
+            given="; ".join(faults),
+            hint="pad the model",
+        )
     wanted = {weights.fmt(name) for name in _matrices(weights.graph)} - {"f32"}
     lacking = sorted(fmt for fmt in wanted if fmt not in chip.formats)
     if not chip.has_fp_vector or lacking or chip.dram_kind == "none":
         what = f"formats {', '.join(lacking)}" if lacking else "an FP32 VECTOR engine and DRAM"
-        raise CompileError("MV0424", "this chip cannot run a language model of these formats", where=chip.name,
-                           given=f"lacks {what}", hint="choose another chip: nano, micro or m1")  # fmt: skip
+        raise CompileError(
+            "MV0424",
+            "this chip cannot run a language model of these formats",
+            where=chip.name,
+            given=f"lacks {what}",
+            hint="choose another chip: nano, micro or m1",
+        )
     kv = KvLayout(len(plan.layers), layer.kv_heads, layer.head_dim, slices.kv, context)
-    return Request(plan, weights, chip, kv, slices, _tables(plan, weights, layer.head_dim, context), max_batch, 0)
+    return Request(
+        plan,
+        weights,
+        chip,
+        kv,
+        slices,
+        _tables(plan, weights, layer.head_dim, context),
+        max_batch,
+        0,
+    )
 
 
 def _tables(plan: DecoderPlan, weights: Weights, head_dim: int, context: int) -> Tables:
@@ -191,9 +242,14 @@ def _tables(plan: DecoderPlan, weights: Weights, head_dim: int, context: int) ->
     codes = {"q4_0": 16, "q4_1": 16, "mxfp4": 16, "mxfp6": 24}.get(fmt, 32 * SLICES.get(fmt, 1))
     scale = {"q8_0": 2, "q4_0": 2, "q4_1": 4}.get(fmt, 1)
     if fmt in ("mxfp4", "mxfp6"):
-        raise CompileError("MV0425", "an embedding table of this format has no converter", where=plan.embed,
-                           given=fmt, allowed=", ".join(f for f in B_FORMAT if f not in ("mxfp4", "mxfp6")),
-                           hint="quantise the embedding to mxint8")  # fmt: skip
+        raise CompileError(
+            "MV0425",
+            "an embedding table of this format has no converter",
+            where=plan.embed,
+            given=fmt,
+            allowed=", ".join(f for f in B_FORMAT if f not in ("mxfp4", "mxfp6")),
+            hint="quantise the embedding to mxint8",
+        )
     pitch = -(-(plan.hidden // 32 * (codes + scale)) // 32) * 32
     rows = weights.shape(plan.embed)[0]
     return Tables(rope, zeros, at, pitch, fmt, at + rows * pitch)
@@ -281,12 +337,23 @@ def _program(
     ]
     total = sum(window.bytes for window in windows)
     if total > chip.dram_bytes:
-        raise CompileError("MV0426", "the model does not fit the chip's memory", where=chip.name,
-                           given=f"{total / 2**30:.2f} GiB", allowed=f"{chip.dram_bytes / 2**30:.2f} GiB",
-                           hint="use a smaller context or batch, a narrower weight format, or more chips")  # fmt: skip
+        raise CompileError(
+            "MV0426",
+            "the model does not fit the chip's memory",
+            where=chip.name,
+            given=f"{total / 2**30:.2f} GiB",
+            allowed=f"{chip.dram_bytes / 2**30:.2f} GiB",
+            hint="use a smaller context or batch, a narrower weight format, or more chips",
+        )
     meta = {
-        "kind": "llm", "slices": kv.slices, "context": kv.context, "max_batch": request.max_batch,
-        "chunk": chunk, "rows_per_core": request.rows, "logits_pitch": logits_pitch_bytes // 4,
-        "vocab": request.plan.vocab, "kv": [kv.layers, kv.kv_heads, kv.head_dim],
-    }  # fmt: skip
+        "kind": "llm",
+        "slices": kv.slices,
+        "context": kv.context,
+        "max_batch": request.max_batch,
+        "chunk": chunk,
+        "rows_per_core": request.rows,
+        "logits_pitch": logits_pitch_bytes // 4,
+        "vocab": request.plan.vocab,
+        "kv": [kv.layers, kv.kv_heads, kv.head_dim],
+    }
     return Program(graph.name, chip, entries, windows, meta)

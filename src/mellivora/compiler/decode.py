@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from mellivora.compiler.blocks import Quantised, Stream, gated
 from mellivora.compiler.decoder import Decoder, HeadTiles, LayerConstants, Request
-from mellivora.compiler.ir import CORE_ID, Operand, Reg, Region
+from mellivora.compiler.ir import CORE_ID, Operand, Reg
 from mellivora.compiler.kernel import Buffer, Ref, Tile
 from mellivora.compiler.layout import TILE_TOKENS, DecodeParam, Win
 from mellivora.compiler.pack import Image
@@ -55,8 +55,12 @@ class Decode(Decoder):
             self.load_zeros()
             zeros = self.zero_bytes // 4
             for first in range(0, self.width, zeros):
-                k.vew(Tile(self.own_out.at(4 * first), 4 * self.width), Tile(self.zeros.at(), 0),
-                      rows=self.rows_max, cols=min(zeros, self.width - first))  # fmt: skip
+                k.vew(
+                    Tile(self.own_out.at(4 * first), 4 * self.width),
+                    Tile(self.zeros.at(), 0),
+                    rows=self.rows_max,
+                    cols=min(zeros, self.width - first),
+                )
             self.load_rope()
             with k.temps(1) as (token,):
                 k.scalar("li", token, int(DecodeParam.TOKEN))
@@ -88,7 +92,10 @@ class Decode(Decoder):
         self.qkv_cols = self.local_heads * (group + 2) * hd
         self.qkv = k.alloc("qkv", 4 * rows * self.qkv_cols)
         self.qk = [Quantised.alloc(k, f"qk{i}", group + 1, hd, s) for i in range(2)]
-        self.v = [Quantised(k.alloc(f"v{i}", s * hd), k.alloc(f"v{i}.scales", 1), hd, s, hd) for i in range(2)]
+        self.v = [
+            Quantised(k.alloc(f"v{i}", s * hd), k.alloc(f"v{i}.scales", 1), hd, s, hd)
+            for i in range(2)
+        ]
 
     def feed_forward_buffers(self) -> None:
         """Gate and up stay in accumulators and in `own.ffn`."""
@@ -145,8 +152,13 @@ class Decode(Decoder):
     def exchange(self, own: Buffer, everyone: Buffer, width: int) -> None:
         """Every core gets [batch][cores * width] from all cores' [batch][width]."""
         row = 4 * width * self.chip.cores
-        self.k.put("exch", [everyone.address, own.address, 4 * width, 4 * width, self.batch, row, 4 * width],
-                   None, reads=(own.at().region(None),), writes=(everyone.at().region(None),))  # fmt: skip
+        self.k.put(
+            "exch",
+            [everyone.address, own.address, 4 * width, 4 * width, self.batch, row, 4 * width],
+            None,
+            reads=(own.at().region(None),),
+            writes=(everyone.at().region(None),),
+        )
 
     # ------------------------------------------------------------------ a layer
 
@@ -161,8 +173,12 @@ class Decode(Decoder):
             self.sequences(index, layer, j, constants)
         with k.named(f"layers.{index}.attention", "attention"):
             self.exchange(self.own_out, self.everyone, self.width)
-            self.attended.write(k, Tile(self.everyone.at(), 4 * self.width * self.chip.cores), rows=rows,
-                                cols=layer.heads * hd)  # fmt: skip
+            self.attended.write(
+                k,
+                Tile(self.everyone.at(), 4 * self.width * self.chip.cores),
+                rows=rows,
+                cols=layer.heads * hd,
+            )
         with k.named(f"layers.{index}.o", "linear"):
             self.residual(self.attended, layer.o, constants, stream)
         if layer.post_attn_norm:
@@ -178,9 +194,15 @@ class Decode(Decoder):
 
     def layer_vectors(self, layer: Layer) -> list[tuple[str, list[tuple[int, int]]]]:
         vectors, kv_width = self.norm_vectors(layer), self.local_heads * self.head_dim
-        for linear, width in ((layer.q, kv_width * self.group), (layer.k, kv_width), (layer.v, kv_width),
-                              (layer.o, self.hidden_share), (layer.gate, self.ffn_share),
-                              (layer.up, self.ffn_share), (layer.down, self.hidden_share)):  # fmt: skip
+        for linear, width in (
+            (layer.q, kv_width * self.group),
+            (layer.k, kv_width),
+            (layer.v, kv_width),
+            (layer.o, self.hidden_share),
+            (layer.gate, self.ffn_share),
+            (layer.up, self.ffn_share),
+            (layer.down, self.hidden_share),
+        ):
             vectors += self.bias_spans(linear, width)
         return vectors
 
@@ -192,9 +214,12 @@ class Decode(Decoder):
             for core in range(len(self.images)):
                 head = core * self.local_heads + j
                 segments.append(
-                    [(layer.q, head * group * hd, (head + 1) * group * hd),
-                     (layer.k, head * hd, (head + 1) * hd), (layer.v, head * hd, (head + 1) * hd)]
-                )  # fmt: skip
+                    [
+                        (layer.q, head * group * hd, (head + 1) * group * hd),
+                        (layer.k, head * hd, (head + 1) * hd),
+                        (layer.v, head * hd, (head + 1) * hd),
+                    ]
+                )
             at = j * (group + 2) * hd
             rows, flag = self.head_rows_flags[j]
 
@@ -202,8 +227,11 @@ class Decode(Decoder):
                 k.vew(Tile(self.qkv.at(4 * (at + first)), pitch), acc, rows=rows, cols=cols)
 
             self.project(self.a_qkv, replace(stream, flag=flag), segments, rows, keep)
-            for linear, first, cols in ((layer.q, j * group * hd, group * hd), (layer.k, j * hd, hd),
-                                        (layer.v, j * hd, hd)):  # fmt: skip
+            for linear, first, cols in (
+                (layer.q, j * group * hd, group * hd),
+                (layer.k, j * hd, hd),
+                (layer.v, j * hd, hd),
+            ):
                 if linear.bias is not None:
                     part = Tile(self.qkv.at(4 * at), pitch)
                     bias = Tile(constants[linear.bias].plus(4 * first), 0)
@@ -227,7 +255,9 @@ class Decode(Decoder):
                     k.scalar("ldp", cache, cache)
                     k.scalar("add", cache, cache, self.first_head)
                     k.scalar("add", cache, cache, self.kv.head_offset(index, j))
-                    self.one_sequence(layer, qk, v, source, rope, position, cache, memory, constants)
+                    self.one_sequence(
+                        layer, qk, v, source, rope, position, cache, memory, constants
+                    )
                 with k.named(f"layers.{index}.attention", "attention"):
                     self.one_attention(layer, qk, j, seq, position, cache, memory)
                 k.scalar("add", seq, seq, 1)
@@ -255,19 +285,43 @@ class Decode(Decoder):
                 k.scalar("add", key, source, 4 * group * hd)
                 self.head_norm(layer.k_norm, constants, Tile(self.qkv.at(0, key), 4 * hd), 1)
             self.rotate_rows(heads, rope, layer, group + 1)
-            k.vquant(Tile(qk.codes.at(), hd), Tile(qk.scales.at(), hd // 32), heads, rows=group + 1, cols=hd,
-                     slices=self.kv.slices, plane=qk.plane)  # fmt: skip
+            k.vquant(
+                Tile(qk.codes.at(), hd),
+                Tile(qk.scales.at(), hd // 32),
+                heads,
+                rows=group + 1,
+                cols=hd,
+                slices=self.kv.slices,
+                plane=qk.plane,
+            )
             k.scalar("add", key, source, 4 * (group + 1) * hd)
-            k.vquant(Tile(v.codes.at(), hd), Tile(v.scales.at(), 1), Tile(self.qkv.at(0, key), 0), rows=1,
-                     cols=hd, slices=self.kv.slices, plane=v.plane, wide=True)  # fmt: skip
+            k.vquant(
+                Tile(v.codes.at(), hd),
+                Tile(v.scales.at(), 1),
+                Tile(self.qkv.at(0, key), 0),
+                rows=1,
+                cols=hd,
+                slices=self.kv.slices,
+                plane=v.plane,
+                wide=True,
+            )
         with k.temps(2) as (offset, at):
             k.scalar("shr", offset, position, 7)
             k.scalar("mul", offset, offset, self.kv.tile_bytes // 32)
             k.scalar("add", offset, offset, cache)
             k.scalar("and", at, position, TILE_TOKENS - 1)
-            self.store_kv(memory, codes=qk.codes.at(group * hd), scales=qk.scales.at(group * hd // 32),
-                          v=v.codes.at(), v_scales=v.scales.at(), plane=qk.plane, v_plane=v.plane, rows=1,
-                          offset=offset, index=at)  # fmt: skip
+            self.store_kv(
+                memory,
+                codes=qk.codes.at(group * hd),
+                scales=qk.scales.at(group * hd // 32),
+                v=v.codes.at(),
+                v_scales=v.scales.at(),
+                plane=qk.plane,
+                v_plane=v.plane,
+                rows=1,
+                offset=offset,
+                index=at,
+            )
 
     def rotate_rows(self, heads: Tile, rope: Reg, layer: Layer, rows: int) -> None:
         """All heads of a token by the same angles: the table row repeats (stride 0)."""
@@ -278,8 +332,16 @@ class Decode(Decoder):
             k.scalar("add", second, heads.ref.reg or 0, 2 * self.head_dim)
             k.scalar("add", sin, rope, 2 * self.head_dim)
             upper = Tile(Ref(heads.ref.buffer, 0, second), heads.stride)
-            rotate(k, heads, Tile(table.at(0, rope), 0), Tile(table.at(0, sin), 0), self.rotation_temp,
-                   rows=rows, head_dim=self.head_dim, upper=upper)  # fmt: skip
+            rotate(
+                k,
+                heads,
+                Tile(table.at(0, rope), 0),
+                Tile(table.at(0, sin), 0),
+                self.rotation_temp,
+                rows=rows,
+                head_dim=self.head_dim,
+                upper=upper,
+            )
 
     def one_attention(
         self, layer: Layer, qk: Quantised, j: int, seq: Reg, position: Reg, cache: Reg, memory: str
@@ -290,21 +352,44 @@ class Decode(Decoder):
             k.scalar("shr", pairs, position, 8)
             k.scalar("add", pairs, pairs, 1)
             out, factor = self.attend(layer).run(
-                rows=group, tokens=1, q=qk.codes.at(), q_scales=qk.scales.at(), q_plane=qk.plane,
-                limit=limit, offset=cache, tile_pairs=pairs, memory=memory,
-            )  # fmt: skip
+                rows=group,
+                tokens=1,
+                q=qk.codes.at(),
+                q_scales=qk.scales.at(),
+                q_plane=qk.plane,
+                limit=limit,
+                offset=cache,
+                tile_pairs=pairs,
+                memory=memory,
+            )
             k.scalar("mul", target, seq, 4 * self.width)
             k.scalar("add", target, target, self.own_out.address + 4 * j * group * hd)
-            k.vew(Tile(self.own_out.at(0, target), 4 * hd), out, rows=group, cols=hd, op1=Op.MUL, b=factor)
+            k.vew(
+                Tile(self.own_out.at(0, target), 4 * hd),
+                out,
+                rows=group,
+                cols=hd,
+                op1=Op.MUL,
+                b=factor,
+            )
 
-    def residual(self, a: Quantised, linear: Linear, constants: LayerConstants, stream: Stream) -> None:
+    def residual(
+        self, a: Quantised, linear: Linear, constants: LayerConstants, stream: Stream
+    ) -> None:
         """x += a @ weight (+ bias): own columns, exchanged, added by all."""
         k, rows, pitch = self.k, self.batch, 4 * self.hidden_share
 
         def keep(first: int, cols: int, acc: Tile) -> None:
             bias = None if linear.bias is None else Tile(constants[linear.bias].plus(4 * first), 0)
             op = Op.NONE if bias is None else Op.ADD
-            k.vew(Tile(self.own_hidden.at(4 * first), pitch), acc, rows=rows, cols=cols, op1=op, b=bias)
+            k.vew(
+                Tile(self.own_hidden.at(4 * first), pitch),
+                acc,
+                rows=rows,
+                cols=cols,
+                op1=op,
+                b=bias,
+            )
 
         self.project(a, stream, self.spans(linear, self.hidden_share), rows, keep)
         self.exchange(self.own_hidden, self.everyone, self.hidden_share)
@@ -320,7 +405,10 @@ class Decode(Decoder):
         for first in range(0, width, panel):
             cols = min(panel, width - first)
             segments = [
-                [(linear, c * width + first, c * width + first + cols) for linear in (layer.gate, layer.up)]
+                [
+                    (linear, c * width + first, c * width + first + cols)
+                    for linear in (layer.gate, layer.up)
+                ]
                 for c in range(len(self.images))
             ]
             places: dict[int, Tile] = {}
@@ -328,7 +416,9 @@ class Decode(Decoder):
             def take(at: int, count: int, acc: Tile, places: dict[int, Tile] = places) -> None:
                 places[at] = acc
 
-            self.project(self.a_ffn, stream, segments, rows, take, width=min(2 * cols, self.chip.columns))
+            self.project(
+                self.a_ffn, stream, segments, rows, take, width=min(2 * cols, self.chip.columns)
+            )
             gate = places[0]
             up = places.get(cols) or Tile(gate.ref.plus(4 * cols), gate.stride)
             sides = []
@@ -338,9 +428,13 @@ class Decode(Decoder):
                     k.vew(tile, tile, rows=rows, cols=cols, op1=Op.ADD, b=bias)
                 sides.append(tile)
             out, temp = (Tile(buffer.at(4 * first), 4 * width) for buffer in self.own_ffn)
-            gated(k, sides[0], sides[1], out, temp, rows=rows, cols=cols, activation=layer.activation)
+            gated(
+                k, sides[0], sides[1], out, temp, rows=rows, cols=cols, activation=layer.activation
+            )
         self.exchange(self.own_ffn[0], self.everyone, width)
-        self.h.write(k, Tile(self.everyone.at(), 4 * width * self.chip.cores), rows=rows, cols=self.plan.ffn)
+        self.h.write(
+            k, Tile(self.everyone.at(), 4 * width * self.chip.cores), rows=rows, cols=self.plan.ffn
+        )
 
     # ------------------------------------------------------------------ head
 
@@ -361,4 +455,3 @@ class Decode(Decoder):
                 for at in range(c * each, (c + 1) * each, columns)
             ]
             head.tiles = tiles
-

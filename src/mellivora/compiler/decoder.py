@@ -31,7 +31,14 @@ from mellivora.spec import ChipSpec
 
 PANEL_COLUMNS = 256
 
-DEQ = {"mxint8": Deq.MX1, "x2": Deq.MX2, "x3": Deq.MX3, "q8_0": Deq.Q8_0, "q4_0": Deq.Q4_0, "q4_1": Deq.Q4_1}
+DEQ = {
+    "mxint8": Deq.MX1,
+    "x2": Deq.MX2,
+    "x3": Deq.MX3,
+    "q8_0": Deq.Q8_0,
+    "q4_0": Deq.Q4_0,
+    "q4_1": Deq.Q4_1,
+}
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,9 @@ class LayerConstants:
 class Decoder:
     """Common emitter. rows_max: rows a core holds at once."""
 
-    def __init__(self, request: Request, images: list[Image], stream_window: int, rows_max: int) -> None:
+    def __init__(
+        self, request: Request, images: list[Image], stream_window: int, rows_max: int
+    ) -> None:
         self.request, self.images, self.rows_max = request, images, rows_max
         self.plan, self.weights, self.kv = request.plan, request.weights, request.kv
         self.chip = request.chip
@@ -105,11 +114,16 @@ class Decoder:
         self.x = Tile(k.alloc("x", 4 * rows * hidden).at(), 4 * hidden)
         self.panel = k.alloc("panel", 4 * rows * PANEL_COLUMNS)
         self.scale = RowVec(k.alloc("row_scale", 4 * rows).at(), 4)
-        widest = Quantised.alloc(k, "normed", rows, hidden, max(use.qkv, use.ffn, use.head))
-        self.a_qkv, self.a_ffn, self.a_head = (
-            replace(widest, slices=n) for n in (use.qkv, use.ffn, use.head)
-        )
-        self.attended = Quantised.alloc(k, "attended", rows, layer.heads * layer.head_dim, use.out)
+        with k.overlay("operand", 2) as phase:
+            phase()
+            widest = Quantised.alloc(k, "normed", rows, hidden, max(use.qkv, use.ffn, use.head))
+            self.a_qkv, self.a_ffn, self.a_head = (
+                replace(widest, slices=n) for n in (use.qkv, use.ffn, use.head)
+            )
+            phase()
+            self.attended = Quantised.alloc(
+                k, "attended", rows, layer.heads * layer.head_dim, use.out
+            )
         zero_floats = max(attention_rows, self.head_dim, 32)
         self.zeros = k.alloc("zeros", 4 * zero_floats)
         self.zero_bytes = 4 * zero_floats
@@ -131,7 +145,8 @@ class Decoder:
             head_rows = max(attention_rows, rows) + 1
             self.head_scale = RowVec(k.alloc("head_scale", 4 * head_rows).at(), 4)
             self.rotation_temp = Tile(
-                k.alloc("rotation", 4 * max(rows, self.group + 1) * self.head_dim).at(), 4 * self.head_dim
+                k.alloc("rotation", 4 * max(rows, self.group + 1) * self.head_dim).at(),
+                4 * self.head_dim,
             )
             self.attention_buffers()
             phase()
@@ -166,15 +181,24 @@ class Decoder:
         return Stream(self.k, ring, self.stream_window, base, multicast)
 
     def _smallest_chunk(self) -> int:
-        names = [self.plan.head.weight, self.plan.layers[0].q.weight, self.plan.layers[0].down.weight]
+        names = [
+            self.plan.head.weight,
+            self.plan.layers[0].q.weight,
+            self.plan.layers[0].down.weight,
+        ]
         columns = min(self.chip.columns, 8)
         return max(TileSpec(self.weights.fmt(n), columns, 1).block_bytes for n in names)
 
     # ------------------------------------------------------------------ start
 
     def load_zeros(self) -> None:
-        self.k.dma("load", self.zeros.at(), window=Win.TABLES, offset=self.request.tables.zeros // 32,
-                   n=(self.zero_bytes,))  # fmt: skip
+        self.k.dma(
+            "load",
+            self.zeros.at(),
+            window=Win.TABLES,
+            offset=self.request.tables.zeros // 32,
+            n=(self.zero_bytes,),
+        )
 
     def embed(self, rows: Operand, first_token: Reg) -> None:
         """x = embedding rows of the tokens in parameter memory from index first_token (changed)."""
@@ -194,15 +218,26 @@ class Decoder:
             source = Tile(landing.at(), pitch)
             k.vew(self.x, source, rows=rows, cols=hidden)
         else:
-            codes = hidden // 2 if fmt in ("q4_0", "q4_1") else hidden * {"x2": 2, "x3": 3}.get(fmt, 1)
-            k.vdeq(self.x, Tile(landing.at(), pitch), Tile(landing.at(codes), pitch), rows=rows,
-                   cols=hidden, fmt=DEQ[fmt], plane=hidden)  # fmt: skip
+            codes = (
+                hidden // 2 if fmt in ("q4_0", "q4_1") else hidden * {"x2": 2, "x3": 3}.get(fmt, 1)
+            )
+            k.vdeq(
+                self.x,
+                Tile(landing.at(), pitch),
+                Tile(landing.at(codes), pitch),
+                rows=rows,
+                cols=hidden,
+                fmt=DEQ[fmt],
+                plane=hidden,
+            )
         if self.plan.embedding_scale != 1.0:
             k.vew(self.x, self.x, rows=rows, cols=hidden, op1=Op.MUL, b=self.plan.embedding_scale)
 
     # ------------------------------------------------------------------ per layer
 
-    def constants(self, names: list[tuple[str, list[tuple[int, int]]]], stream: Stream) -> LayerConstants:
+    def constants(
+        self, names: list[tuple[str, list[tuple[int, int]]]], stream: Stream
+    ) -> LayerConstants:
         """FP32 vectors side by side in one LOAD; each name with its (start, end) in every image."""
         at = size = 0
         for i, image in enumerate(self.images):
@@ -224,8 +259,14 @@ class Decoder:
     def norm_vectors(self, layer: Layer) -> list[tuple[str, list[tuple[int, int]]]]:
         """Norm weights of a layer, whole in every image."""
         hidden, head = self.plan.hidden, self.head_dim
-        sized = [(layer.attn_norm, hidden), (layer.ffn_norm, hidden), (layer.q_norm, head),
-                 (layer.k_norm, head), (layer.post_attn_norm, hidden), (layer.post_ffn_norm, hidden)]  # fmt: skip
+        sized = [
+            (layer.attn_norm, hidden),
+            (layer.ffn_norm, hidden),
+            (layer.q_norm, head),
+            (layer.k_norm, head),
+            (layer.post_attn_norm, hidden),
+            (layer.post_ffn_norm, hidden),
+        ]
         return [(n.gamma, [(0, size)] * len(self.images)) for n, size in sized if n is not None]
 
     def project(
@@ -254,29 +295,56 @@ class Decoder:
                 consume(run_first + first, end - first, stream.matmul(a, tile, rows, self.rows_max))
 
     def norm_to(self, a: Quantised, norm: Norm, constants: LayerConstants, rows: Operand) -> None:
-        norm_quantise(self.k, self.x, constants[norm.gamma], a, rows=rows, eps=norm.eps, scale=self.scale,
-                      panel=self.panel, panel_cols=PANEL_COLUMNS)  # fmt: skip
+        norm_quantise(
+            self.k,
+            self.x,
+            constants[norm.gamma],
+            a,
+            rows=rows,
+            eps=norm.eps,
+            scale=self.scale,
+            panel=self.panel,
+            panel_cols=PANEL_COLUMNS,
+        )
 
     def add_normed(self, norm: Norm, constants: LayerConstants, rows: Operand) -> None:
         """x += rms_norm(y) * gamma."""
         k, cols = self.k, self.plan.hidden
         rms_scale(k, self.y, self.scale, rows=rows, cols=cols, eps=norm.eps)
-        k.vew(self.y, self.y, rows=rows, cols=cols, op1=Op.MUL, b=self.scale, op2=Op.MUL,
-              c=Tile(constants[norm.gamma], 0))  # fmt: skip
+        k.vew(
+            self.y,
+            self.y,
+            rows=rows,
+            cols=cols,
+            op1=Op.MUL,
+            b=self.scale,
+            op2=Op.MUL,
+            c=Tile(constants[norm.gamma], 0),
+        )
         k.vew(self.x, self.x, rows=rows, cols=cols, op1=Op.ADD, b=self.y)
 
     def head_norm(self, norm: Norm, constants: LayerConstants, x: Tile, rows: Operand) -> None:
         """x = rms_norm of each row of head_dim, in place."""
         rms_scale(self.k, x, self.head_scale, rows=rows, cols=self.head_dim, eps=norm.eps)
-        self.k.vew(x, x, rows=rows, cols=self.head_dim, op1=Op.MUL, b=self.head_scale, op2=Op.MUL,
-                   c=Tile(constants[norm.gamma], 0))  # fmt: skip
+        self.k.vew(
+            x,
+            x,
+            rows=rows,
+            cols=self.head_dim,
+            op1=Op.MUL,
+            b=self.head_scale,
+            op2=Op.MUL,
+            c=Tile(constants[norm.gamma], 0),
+        )
 
     def rotate(self, x: Tile, cos: Ref, stride: int, rows: Operand) -> None:
         half = Tile(cos, stride), Tile(cos.plus(2 * self.head_dim), stride)
         rotate(self.k, x, *half, self.rotation_temp, rows=rows, head_dim=self.head_dim)
 
     def spec(self, linear: Linear, columns: int) -> TileSpec:
-        return TileSpec(self.weights.fmt(linear.weight), columns, self.weights.shape(linear.weight)[1] // 32)
+        return TileSpec(
+            self.weights.fmt(linear.weight), columns, self.weights.shape(linear.weight)[1] // 32
+        )
 
     # ------------------------------------------------------------------ KV cache
 
@@ -302,18 +370,53 @@ class Decoder:
             k.scalar("mul", by_row, index, hd)
             for j in range(kv.slices):
                 k.scalar("add", temp, offset, j * TILE_TOKENS)
-                k.dma("store", self._plane(codes, j * plane), window=Win.KV, offset=temp, fine=by4,
-                      n=(4, rows, 8, hd // 32), d=(4, 4 * TILE_TOKENS, kv.k_block_bytes), p=(hd, 4, 32),
-                      far=far)  # fmt: skip
+                k.dma(
+                    "store",
+                    self._plane(codes, j * plane),
+                    window=Win.KV,
+                    offset=temp,
+                    fine=by4,
+                    n=(4, rows, 8, hd // 32),
+                    d=(4, 4 * TILE_TOKENS, kv.k_block_bytes),
+                    p=(hd, 4, 32),
+                    far=far,
+                )
             k.scalar("add", temp, offset, kv.slices * TILE_TOKENS)
-            k.dma("store", scales, window=Win.KV, offset=temp, fine=index, n=(1, rows, hd // 32),
-                  d=(1, kv.k_block_bytes), p=(hd // 32, 1), far=far)  # fmt: skip
+            k.dma(
+                "store",
+                scales,
+                window=Win.KV,
+                offset=temp,
+                fine=index,
+                n=(1, rows, hd // 32),
+                d=(1, kv.k_block_bytes),
+                p=(hd // 32, 1),
+                far=far,
+            )
             k.scalar("add", temp, offset, kv.k_bytes // 32)
-            k.dma("store", v, window=Win.KV, offset=temp, fine=by_row, n=(hd, rows, kv.slices),
-                  d=(hd, TILE_TOKENS * hd), p=(hd, v_plane), far=far)  # fmt: skip
+            k.dma(
+                "store",
+                v,
+                window=Win.KV,
+                offset=temp,
+                fine=by_row,
+                n=(hd, rows, kv.slices),
+                d=(hd, TILE_TOKENS * hd),
+                p=(hd, v_plane),
+                far=far,
+            )
             k.scalar("add", temp, offset, kv.v_scale_at // 32)
-            k.dma("store", v_scales, window=Win.KV, offset=temp, fine=index, n=(1, rows), d=(1,), p=(1,),
-                  far=far)  # fmt: skip
+            k.dma(
+                "store",
+                v_scales,
+                window=Win.KV,
+                offset=temp,
+                fine=index,
+                n=(1, rows),
+                d=(1,),
+                p=(1,),
+                far=far,
+            )
 
     def _plane(self, ref: Ref, distance: int) -> Ref:
         if ref.reg is None or distance == 0:
@@ -327,7 +430,12 @@ class Decoder:
     # ------------------------------------------------------------------ head
 
     def head_rows(
-        self, rows: Operand, row: Operand, head: HeadTiles, constants: LayerConstants, stream: Stream
+        self,
+        rows: Operand,
+        row: Operand,
+        head: HeadTiles,
+        constants: LayerConstants,
+        stream: Stream,
     ) -> None:
         """Logits of x's rows by this core's share of the vocabulary, stored from row `row` of LOGITS on."""
         k = self.k
@@ -352,8 +460,16 @@ class Decoder:
             softcap(k, result, acc, rows=rows, cols=columns, cap=self.plan.logit_softcap, scale=1.0)
         else:
             k.vew(result, acc, rows=rows, cols=columns)
-        k.dma("store", result.ref, window=Win.LOGITS, offset=out, n=(4 * columns, rows),
-              d=(head.pitch_bytes,), p=(4 * columns,), far=Region("logits", 0, 1))  # fmt: skip
+        k.dma(
+            "store",
+            result.ref,
+            window=Win.LOGITS,
+            offset=out,
+            n=(4 * columns, rows),
+            d=(head.pitch_bytes,),
+            p=(4 * columns,),
+            far=Region("logits", 0, 1),
+        )
         k.scalar("add", out, out, 4 * columns // 32)
 
     def _head_loop(self, rows: Operand, out: Reg, head: HeadTiles, stream: Stream) -> None:
@@ -372,9 +488,25 @@ class Decoder:
                         count = min(per_chunk, spec.blocks - first)
                         size, buffer = count * spec.block_bytes, buffers[turn % 4]
                         turn += 1
-                        k.dma("load", buffer.at(), window=Win.DECODE, offset=head.base, fine=fine, n=(size,))
+                        k.dma(
+                            "load",
+                            buffer.at(),
+                            window=Win.DECODE,
+                            offset=head.base,
+                            fine=fine,
+                            n=(size,),
+                        )
                         k.scalar("add", fine, fine, size)
-                        matmul(k, acc, self.a_head, buffer.at(), spec, rows=rows, first=first, count=count)
+                        matmul(
+                            k,
+                            acc,
+                            self.a_head,
+                            buffer.at(),
+                            spec,
+                            rows=rows,
+                            first=first,
+                            count=count,
+                        )
                     if spec.size % ALIGN_BYTES:
                         k.scalar("add", fine, fine, ALIGN_BYTES - spec.size % ALIGN_BYTES)
                     self._head_out(rows, out, head, Tile(acc.at(), 4 * self.chip.columns), i)

@@ -26,7 +26,9 @@ _CONFIG_NAME = {row.configures: row.name for row in TABLE if row.configures >= 0
 Symbol = tuple[int, int, str, str]
 
 
-def emit(items: list[Item], labels: list[tuple[str, str]]) -> tuple[npt.NDArray[np.uint64], list[Symbol]]:
+def emit(
+    items: list[Item], labels: list[tuple[str, str]]
+) -> tuple[npt.NDArray[np.uint64], list[Symbol]]:
     """Code [n, 2] and symbols (pc_start, pc_end, label, kind)."""
     emitter = _Emitter()
     emitter.block(items)
@@ -106,12 +108,20 @@ class _Emitter:
             return operand
         return self.constant(operand, label, pinned) | REGISTER_FLAG
 
-    def instruction(self, name: str, operands: list[Operand], label: int, tokens: list[int]) -> None:
+    def instruction(
+        self, name: str, operands: list[Operand], label: int, tokens: list[int]
+    ) -> None:
         pinned: set[int] = set()
         slots = [self.slot(operand, label, pinned) for operand in operands]
         wait0, wait1, post0, post1 = tokens
-        word = Word(BY_NAME[name].opcode, wait0, wait1, post0, post1,
-                    tuple(slots) + (0,) * (SLOTS - len(slots)))  # fmt: skip
+        word = Word(
+            BY_NAME[name].opcode,
+            wait0,
+            wait1,
+            post0,
+            post1,
+            tuple(slots) + (0,) * (SLOTS - len(slots)),
+        )
         self.put(word, label)
 
     def scalar(self, op: ScalarOp) -> None:
@@ -143,7 +153,8 @@ class _Emitter:
         """Write the configuration unless the engine already has it."""
         config = op.config or ()
         wanted = tuple(
-            (value, self.versions[value.number] if isinstance(value, Reg) else 0) for value in config
+            (value, self.versions[value.number] if isinstance(value, Reg) else 0)
+            for value in config
         )
         if self.configs.get(op.engine, ())[: len(wanted)] != wanted:
             self.instruction(_CONFIG_NAME[op.engine], list(config), op.label, [0, 0, 0, 0])
@@ -161,7 +172,14 @@ class _Emitter:
             del self.words[at], self.labels[at]
             return
         if length > IMMEDIATE_MAX:
-            raise CompileError("MV0402", "a hardware loop body is too long", given=f"{length} instructions",
-                               allowed=str(IMMEDIATE_MAX), hint="report this kernel")  # fmt: skip
-        self.words[at] = Word(BY_NAME["loop"].opcode, 0, 0, 0, 0, (count, length) + (0,) * (SLOTS - 2))
+            raise CompileError(
+                "MV0402",
+                "a hardware loop body is too long",
+                given=f"{length} instructions",
+                allowed=str(IMMEDIATE_MAX),
+                hint="report this kernel",
+            )
+        self.words[at] = Word(
+            BY_NAME["loop"].opcode, 0, 0, 0, 0, (count, length) + (0,) * (SLOTS - 2)
+        )
         self.forget()

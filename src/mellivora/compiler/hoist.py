@@ -21,7 +21,9 @@ def hoist(items: list[Item]) -> list[Item]:
     for item in items:
         if isinstance(item, EngineOp) and item.prefetch:
             place = max(barrier, *(_last(last_use, region) for region in item.writes))
-            place = max(place, -1, *(written.get(slot, -1) for slot in item.slots if isinstance(slot, Reg)))
+            place = max(
+                place, -1, *(written.get(slot, -1) for slot in item.slots if isinstance(slot, Reg))
+            )
             after.setdefault(place, []).append(item)
             barrier = place
             continue

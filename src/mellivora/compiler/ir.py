@@ -81,7 +81,9 @@ def text(items: list[Item], labels: list[str], indent: str = "") -> str:
             lines.append(text(item.body, labels, indent + "  "))
             lines.append(f"{indent}}}")
         elif isinstance(item, ScalarOp):
-            lines.append(f"{indent}{_operand(item.rd)} = {item.name} {_operand(item.a)} {_operand(item.b)}")
+            lines.append(
+                f"{indent}{_operand(item.rd)} = {item.name} {_operand(item.a)} {_operand(item.b)}"
+            )
         else:
             if item.label != shown:
                 shown = item.label

@@ -114,10 +114,14 @@ class Kernel:
         address = self.free_bytes
         self.free_bytes = -(-(address + size) // ALIGN_BYTES) * ALIGN_BYTES
         if self.free_bytes > self.chip.sram_bytes:
-            raise CompileError("MV0403", "the chip's scratchpad is too small for this model",
-                               where=f"{self.chip.name}: buffer {name}", given=f"{self.free_bytes} bytes",
-                               allowed=f"{self.chip.sram_bytes} bytes a core",
-                               hint="use a chip with more sram_bytes, a smaller batch, or fewer slices")  # fmt: skip
+            raise CompileError(
+                "MV0403",
+                "the chip's scratchpad is too small for this model",
+                where=f"{self.chip.name}: buffer {name}",
+                given=f"{self.free_bytes} bytes",
+                allowed=f"{self.chip.sram_bytes} bytes a core",
+                hint="use a chip with more sram_bytes, a smaller batch, or fewer slices",
+            )
         self.buffers[name] = Buffer(root or self.overlay_root or name, address, size)
         return self.buffers[name]
 
@@ -139,8 +143,13 @@ class Kernel:
     def accumulators(self, rows: int) -> Buffer:
         """The next `rows` accumulator rows, round robin."""
         if rows > self.chip.accumulator_rows:
-            raise CompileError("MV0404", "too many rows for the accumulators", given=str(rows),
-                               allowed=str(self.chip.accumulator_rows), hint="report this kernel")  # fmt: skip
+            raise CompileError(
+                "MV0404",
+                "too many rows for the accumulators",
+                given=str(rows),
+                allowed=str(self.chip.accumulator_rows),
+                hint="report this kernel",
+            )
         if self.next_accumulator + rows > self.chip.accumulator_rows:
             self.next_accumulator = 0
         start, pitch = self.next_accumulator, 4 * self.chip.columns
@@ -224,11 +233,18 @@ class Kernel:
         local = near.region(n[0] if len(n) == 1 else near_size)
         remote = (far,) if far is not None else ()
         store = name == "store"
-        self.put(name, [window, offset, fine, near.operand, *counts], config,
-                 reads=(local,) if store else remote, writes=remote if store else (local,),
-                 prefetch=prefetch)  # fmt: skip
+        self.put(
+            name,
+            [window, offset, fine, near.operand, *counts],
+            config,
+            reads=(local,) if store else remote,
+            writes=remote if store else (local,),
+            prefetch=prefetch,
+        )
 
-    def _term(self, term: Term, rows: Operand, cols: Operand) -> tuple[Operand, Operand, Kind, tuple[Region, ...]]:
+    def _term(
+        self, term: Term, rows: Operand, cols: Operand
+    ) -> tuple[Operand, Operand, Kind, tuple[Region, ...]]:
         if term is None:
             return 0, 0, Kind.CONST, ()
         if isinstance(term, float):
@@ -260,21 +276,43 @@ class Kernel:
         if mask:
             config += (mask.limit, mask.mod, mask.window)
         row_bytes = _times4(cols)
-        self.put("vew",
-                 [dst.ref.operand, a.ref.operand, b_value, c_value, rows, cols,
-                  vew_fn(op1, op2, func), vew_mode(b=b_kind, c=c_kind, mask=mask is not None)],
-                 config, reads=(a.region(rows, row_bytes), *b_reads, *c_reads),
-                 writes=(dst.region(rows, row_bytes),))  # fmt: skip
+        self.put(
+            "vew",
+            [
+                dst.ref.operand,
+                a.ref.operand,
+                b_value,
+                c_value,
+                rows,
+                cols,
+                vew_fn(op1, op2, func),
+                vew_mode(b=b_kind, c=c_kind, mask=mask is not None),
+            ],
+            config,
+            reads=(a.region(rows, row_bytes), *b_reads, *c_reads),
+            writes=(dst.region(rows, row_bytes),),
+        )
 
     def vred(
-        self, dst: RowVec, a: Tile, *, rows: Operand, cols: Operand, op: Reduce, mask: Mask | None = None
+        self,
+        dst: RowVec,
+        a: Tile,
+        *,
+        rows: Operand,
+        cols: Operand,
+        op: Reduce,
+        mask: Mask | None = None,
     ) -> None:
         config: tuple[Operand, ...] = (dst.stride, a.stride)
         if mask:
             config += (0, 0, mask.limit, mask.mod, mask.window)
-        self.put("vred",
-                 [dst.ref.operand, a.ref.operand, rows, cols, int(op), int(mask is not None)], config,
-                 reads=(a.region(rows, _times4(cols)),), writes=(dst.region(rows, 4),))  # fmt: skip
+        self.put(
+            "vred",
+            [dst.ref.operand, a.ref.operand, rows, cols, int(op), int(mask is not None)],
+            config,
+            reads=(a.region(rows, _times4(cols)),),
+            writes=(dst.region(rows, 4),),
+        )
 
     def vquant(
         self,
@@ -298,19 +336,32 @@ class Kernel:
                 writes.append(Tile(dst.ref.plus(j * plane), dst.stride).region(rows, cols))
             else:
                 writes.append(dst.ref.region(None))
-        self.put("vquant",
-                 [dst.ref.operand, scale.ref.operand, a.ref.operand, b_value, rows, cols, mode],
-                 (dst.stride, a.stride, b_stride, scale.stride, plane),
-                 reads=(a.region(rows, 4 * cols), *b_reads), writes=tuple(writes))  # fmt: skip
+        self.put(
+            "vquant",
+            [dst.ref.operand, scale.ref.operand, a.ref.operand, b_value, rows, cols, mode],
+            (dst.stride, a.stride, b_stride, scale.stride, plane),
+            reads=(a.region(rows, 4 * cols), *b_reads),
+            writes=tuple(writes),
+        )
 
     def vdeq(
-        self, dst: Tile, src: Tile, scale: Tile, *, rows: Operand, cols: int, fmt: Deq, plane: int = 0
+        self,
+        dst: Tile,
+        src: Tile,
+        scale: Tile,
+        *,
+        rows: Operand,
+        cols: int,
+        fmt: Deq,
+        plane: int = 0,
     ) -> None:
-        self.put("vdeq",
-                 [dst.ref.operand, src.ref.operand, scale.ref.operand, rows, cols, int(fmt)],
-                 (dst.stride, src.stride, scale.stride, 0, plane),
-                 reads=(src.ref.region(None), scale.ref.region(None)),
-                 writes=(dst.region(rows, 4 * cols),))  # fmt: skip
+        self.put(
+            "vdeq",
+            [dst.ref.operand, src.ref.operand, scale.ref.operand, rows, cols, int(fmt)],
+            (dst.stride, src.stride, scale.stride, 0, plane),
+            reads=(src.ref.region(None), scale.ref.region(None)),
+            writes=(dst.region(rows, 4 * cols),),
+        )
 
 
 def _times4(cols: Operand) -> Operand:

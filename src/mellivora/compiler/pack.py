@@ -115,8 +115,14 @@ class Weights:
     def shape(self, name: str) -> tuple[int, int]:
         rows, k = self.graph.params[name].shape
         if k % 32:
-            raise CompileError("MV0411", "a weight's width is no multiple of 32", where=name, given=str(k),
-                               allowed="a multiple of 32", hint="pad the model's width")  # fmt: skip
+            raise CompileError(
+                "MV0411",
+                "a weight's width is no multiple of 32",
+                where=name,
+                given=str(k),
+                allowed="a multiple of 32",
+                hint="pad the model's width",
+            )
         return int(rows), int(k)
 
     @property
@@ -182,7 +188,9 @@ def pack_tile(tile: PackedTile, weights: Weights) -> Bytes:
         if dwords == 8:
             packed = codes.view(np.uint8).reshape(n, blocks, 8, 4)
         else:
-            packed = _pack_narrow(codes.reshape(n, blocks, 32), spec.fmt).reshape(n, blocks, dwords, 4)
+            packed = _pack_narrow(codes.reshape(n, blocks, 32), spec.fmt).reshape(
+                n, blocks, dwords, 4
+            )
         rows.append(packed.transpose(1, 2, 0, 3).reshape(blocks, -1))
     scales = np.ascontiguousarray(gather(lambda t: t.scales).T)
     rows.append(scales.view(np.uint8).reshape(blocks, -1))
@@ -207,7 +215,9 @@ def row_table(tensor: numerics.BlockTensor) -> tuple[Bytes, int]:
     """Embedding rows for VDEQ: [codes | scales | offsets], pitch a multiple of 32 bytes."""
     rows, k = tensor.shape
     if tensor.fmt in ("q4_0", "q4_1"):
-        parts = [_pack_narrow(tensor.codes[0].reshape(rows, k // 32, 32), tensor.fmt).reshape(rows, -1)]
+        parts = [
+            _pack_narrow(tensor.codes[0].reshape(rows, k // 32, 32), tensor.fmt).reshape(rows, -1)
+        ]
     else:
         parts = [tensor.codes[j].view(np.uint8).reshape(rows, k) for j in range(tensor.slices)]
     parts.append(np.ascontiguousarray(tensor.scales).view(np.uint8).reshape(rows, -1))

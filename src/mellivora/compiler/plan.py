@@ -96,10 +96,13 @@ class _Matcher:
 
     def fail(self, node: Node | None, expected: str) -> CompileError:
         return CompileError(
-            "MV0410", "this graph is not a decoder that the chip's language-model pipeline can run",
-            where=node.where if node else self.graph.name, given=node.op if node else "end of graph",
-            allowed=expected, hint="`mellivora ops` lists what runs on the chip",
-        )  # fmt: skip
+            "MV0410",
+            "this graph is not a decoder that the chip's language-model pipeline can run",
+            where=node.where if node else self.graph.name,
+            given=node.op if node else "end of graph",
+            allowed=expected,
+            hint="`mellivora ops` lists what runs on the chip",
+        )
 
     def producer(self, name: str, *ops: str) -> Node:
         node = self.made.get(name)
@@ -154,10 +157,28 @@ class _Matcher:
             raise self.fail(node, "a residual around attention, and one rotation for q and k")
         a = node.attrs
         layer = Layer(
-            attn_norm, q, k, v, q_norm, k_norm, rope, int(a["heads"]), int(a["kv_heads"]),  # type: ignore[arg-type]
-            int(a["head_dim"]), float(a["scale"]), int(a["window"]), float(a["softcap"]),  # type: ignore[arg-type]
-            o, post_attn, ffn_norm, gate, up, active.op, down, post_ffn,
-        )  # fmt: skip
+            attn_norm,
+            q,
+            k,
+            v,
+            q_norm,
+            k_norm,
+            rope,
+            int(a["heads"]),
+            int(a["kv_heads"]),  # type: ignore[arg-type]
+            int(a["head_dim"]),
+            float(a["scale"]),
+            int(a["window"]),
+            float(a["softcap"]),  # type: ignore[arg-type]
+            o,
+            post_attn,
+            ffn_norm,
+            gate,
+            up,
+            active.op,
+            down,
+            post_ffn,
+        )
         return layer, x
 
 
@@ -185,4 +206,6 @@ def fuse(graph: Graph) -> DecoderPlan:
         raise m.fail(None, "at least one decoder layer")
     vocab, hidden = graph.params[head.weight].shape
     ffn = graph.params[layers[0].down.weight].shape[1]
-    return DecoderPlan(embed, scale, tuple(layers), norm, head, softcap, int(hidden), int(ffn), int(vocab))
+    return DecoderPlan(
+        embed, scale, tuple(layers), norm, head, softcap, int(hidden), int(ffn), int(vocab)
+    )

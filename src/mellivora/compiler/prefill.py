@@ -54,16 +54,24 @@ class Prefill(Decoder):
         for g in range(self.kv.kv_heads):
             self.qk.append(Quantised.alloc(k, f"qk{g}", (self.group + 1) * rows, hd, s))
             plane = rows * hd
-            self.v.append(Quantised(k.alloc(f"v{g}", s * plane), k.alloc(f"v{g}.scales", rows), hd, s, plane))
+            self.v.append(
+                Quantised(k.alloc(f"v{g}", s * plane), k.alloc(f"v{g}.scales", rows), hd, s, plane)
+            )
 
     def feed_forward_buffers(self) -> None:
         k, rows = self.k, self.rows_max
         width = min(self.chip.columns // 2, self.plan.ffn)
         self.gate_width = max(width // 32 * 32, 32)
         size = 4 * rows * self.gate_width
-        formats = {self.weights.fmt(linear.weight) for layer in self.plan.layers for linear in (layer.gate, layer.up)}
+        formats = {
+            self.weights.fmt(linear.weight)
+            for layer in self.plan.layers
+            for linear in (layer.gate, layer.up)
+        }
         if 2 * self.gate_width > self.chip.columns or len(formats) > 1:
-            self.pair = [Tile(k.alloc(f"pair{i}", size).at(), 4 * self.gate_width) for i in range(2)]
+            self.pair = [
+                Tile(k.alloc(f"pair{i}", size).at(), 4 * self.gate_width) for i in range(2)
+            ]
         self.act = [Tile(k.alloc(f"act{i}", size).at(), 4 * self.gate_width) for i in range(2)]
 
     def registers(self) -> None:
@@ -104,8 +112,15 @@ class Prefill(Decoder):
             with k.temps(1) as (offset,):
                 k.scalar("mul", offset, self.position, row // 32)
                 k.scalar("add", offset, offset, self.request.tables.rope[key] // 32)
-                k.dma("load", buffer.at(), window=Win.TABLES, offset=offset, n=(row, self.rows), d=(row,),
-                      p=(row,))  # fmt: skip
+                k.dma(
+                    "load",
+                    buffer.at(),
+                    window=Win.TABLES,
+                    offset=offset,
+                    n=(row, self.rows),
+                    d=(row,),
+                    p=(row,),
+                )
 
     # ------------------------------------------------------------------ a layer
 
@@ -139,16 +154,23 @@ class Prefill(Decoder):
         vectors = self.norm_vectors(layer)
         for linear in (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down):
             if linear.bias is not None:
-                vectors.append((linear.bias, [(0, self.weights.graph.params[linear.bias].shape[0])]))
+                vectors.append(
+                    (linear.bias, [(0, self.weights.graph.params[linear.bias].shape[0])])
+                )
         return vectors
 
-    def queries_keys_values(self, index: int, layer: Layer, g: int, constants: LayerConstants, stream: Stream) -> None:
+    def queries_keys_values(
+        self, index: int, layer: Layer, g: int, constants: LayerConstants, stream: Stream
+    ) -> None:
         """Project, rotate and quantise one key head with its queries; append K and V to the cache."""
         k, rows, hd, group = self.k, self.rows, self.head_dim, self.group
         buffer = self.qkv[g % 2]
         pitch = 4 * self.group_cols
-        spans = [(layer.q, g * group * hd, (g + 1) * group * hd), (layer.k, g * hd, (g + 1) * hd),
-                 (layer.v, g * hd, (g + 1) * hd)]  # fmt: skip
+        spans = [
+            (layer.q, g * group * hd, (g + 1) * group * hd),
+            (layer.k, g * hd, (g + 1) * hd),
+            (layer.v, g * hd, (g + 1) * hd),
+        ]
 
         def keep(first: int, cols: int, acc: Tile) -> None:
             k.vew(Tile(buffer.at(4 * first), pitch), acc, rows=rows, cols=cols)
@@ -171,8 +193,15 @@ class Prefill(Decoder):
                 if norm:
                     self.head_norm(norm, constants, head, rows)
                 self.rotate(head, self.rope_tables[layer.rope].at(), 4 * hd, rows)
-                k.vquant(Tile(self.qk[g].codes.at(0, codes), hd), Tile(self.qk[g].scales.at(0, scales), hd // 32),
-                         head, rows=rows, cols=hd, slices=self.kv.slices, plane=self.qk[g].plane)  # fmt: skip
+                k.vquant(
+                    Tile(self.qk[g].codes.at(0, codes), hd),
+                    Tile(self.qk[g].scales.at(0, scales), hd // 32),
+                    head,
+                    rows=rows,
+                    cols=hd,
+                    slices=self.kv.slices,
+                    plane=self.qk[g].plane,
+                )
                 if j < group:
                     k.scalar("add", codes, codes, self.row_bytes)
                     with k.temps(1) as (temp,):
@@ -180,8 +209,16 @@ class Prefill(Decoder):
                         k.scalar("add", scales, scales, temp)
             v = self.v[g]
             value = Tile(buffer.at(4 * (group + 1) * hd), pitch)
-            k.vquant(Tile(v.codes.at(), hd), Tile(v.scales.at(), 1), value, rows=rows, cols=hd,
-                     slices=self.kv.slices, plane=v.plane, wide=True)  # fmt: skip
+            k.vquant(
+                Tile(v.codes.at(), hd),
+                Tile(v.scales.at(), 1),
+                value,
+                rows=rows,
+                cols=hd,
+                slices=self.kv.slices,
+                plane=v.plane,
+                wide=True,
+            )
             self.append(index, g, codes, scales)
 
     def append(self, index: int, g: int, codes: Reg, scales: Reg) -> None:
@@ -189,9 +226,21 @@ class Prefill(Decoder):
         k, hd, qk, v = self.k, self.head_dim, self.qk[g], self.v[g]
         with k.temps(5) as (offset, codes2, scales2, v2, v_scales2):
             k.scalar("add", offset, self.cache, self.kv.head_offset(index, g))
-            common = {"memory": f"kv{index}", "plane": qk.plane, "v_plane": v.plane, "offset": offset}
-            self.store_kv(codes=qk.codes.at(0, codes), scales=qk.scales.at(0, scales), v=v.codes.at(),
-                          v_scales=v.scales.at(), rows=self.part1, index=self.index, **common)  # type: ignore[arg-type]  # fmt: skip
+            common = {
+                "memory": f"kv{index}",
+                "plane": qk.plane,
+                "v_plane": v.plane,
+                "offset": offset,
+            }
+            self.store_kv(
+                codes=qk.codes.at(0, codes),
+                scales=qk.scales.at(0, scales),
+                v=v.codes.at(),
+                v_scales=v.scales.at(),
+                rows=self.part1,
+                index=self.index,
+                **common,
+            )  # type: ignore[arg-type]
             k.scalar("add", offset, offset, self.kv.tile_bytes // 32)
             k.scalar("mul", codes2, self.part1, hd)
             k.scalar("add", v2, codes2, v.codes.address)
@@ -199,8 +248,15 @@ class Prefill(Decoder):
             k.scalar("add", scales2, scales2, scales)
             k.scalar("add", codes2, codes2, codes)
             k.scalar("add", v_scales2, self.part1, v.scales.address)
-            self.store_kv(codes=qk.codes.at(0, codes2), scales=qk.scales.at(0, scales2), v=v.codes.at(0, v2),
-                          v_scales=v.scales.at(0, v_scales2), rows=self.part2, index=0, **common)  # type: ignore[arg-type]  # fmt: skip
+            self.store_kv(
+                codes=qk.codes.at(0, codes2),
+                scales=qk.scales.at(0, scales2),
+                v=v.codes.at(0, v2),
+                v_scales=v.scales.at(0, v_scales2),
+                rows=self.part2,
+                index=0,
+                **common,
+            )  # type: ignore[arg-type]
 
     def attention_group(self, index: int, layer: Layer, g: int, memory: str) -> None:
         """Attention of one key head's queries; the result goes to `attended`, quantised."""
@@ -209,9 +265,16 @@ class Prefill(Decoder):
             k.scalar("add", limit, self.position, 1)
             k.scalar("add", offset, self.kv_base, self.kv.head_offset(index, g))
             out, factor = self.attend(layer).run(
-                rows=self.group_rows, tokens=rows, q=self.qk[g].codes.at(), q_scales=self.qk[g].scales.at(),
-                q_plane=self.qk[g].plane, limit=limit, offset=offset, tile_pairs=self.pairs, memory=memory,
-            )  # fmt: skip
+                rows=self.group_rows,
+                tokens=rows,
+                q=self.qk[g].codes.at(),
+                q_scales=self.qk[g].scales.at(),
+                q_plane=self.qk[g].plane,
+                limit=limit,
+                offset=offset,
+                tile_pairs=self.pairs,
+                memory=memory,
+            )
             source, weight = limit, offset
             k.scalar("li", source, out.ref.buffer.address)
             k.scalar("li", weight, factor.ref.buffer.address)
@@ -223,11 +286,17 @@ class Prefill(Decoder):
                         k.scalar("shl", temp, rows, 2)
                         k.scalar("add", weight, weight, temp)
                 self.attended.write(
-                    k, Tile(Ref(out.ref.buffer, 0, source), 4 * hd), rows=rows, cols=hd,
-                    first=(g * self.group + j) * hd, b=RowVec(Ref(factor.ref.buffer, 0, weight), 4),
-                )  # fmt: skip
+                    k,
+                    Tile(Ref(out.ref.buffer, 0, source), 4 * hd),
+                    rows=rows,
+                    cols=hd,
+                    first=(g * self.group + j) * hd,
+                    b=RowVec(Ref(factor.ref.buffer, 0, weight), 4),
+                )
 
-    def residual(self, a: Quantised, linear: Linear, constants: LayerConstants, stream: Stream) -> None:
+    def residual(
+        self, a: Quantised, linear: Linear, constants: LayerConstants, stream: Stream
+    ) -> None:
         """x += a @ weight (+ bias); with a post norm the sum waits in y."""
         k, rows, pitch = self.k, self.rows, 4 * self.plan.hidden
         post = hasattr(self, "y")
@@ -237,10 +306,25 @@ class Prefill(Decoder):
             y = Tile(self.y.ref.plus(4 * first), pitch) if post else x
             if linear.bias is not None:
                 bias = Tile(constants[linear.bias].plus(4 * first), 0)
-                k.vew(y, acc, rows=rows, cols=cols, op1=Op.ADD, b=bias, op2=Op.NONE if post else Op.ADD,
-                      c=None if post else x)  # fmt: skip
+                k.vew(
+                    y,
+                    acc,
+                    rows=rows,
+                    cols=cols,
+                    op1=Op.ADD,
+                    b=bias,
+                    op2=Op.NONE if post else Op.ADD,
+                    c=None if post else x,
+                )
             else:
-                k.vew(y, acc, rows=rows, cols=cols, op1=Op.NONE if post else Op.ADD, b=None if post else x)
+                k.vew(
+                    y,
+                    acc,
+                    rows=rows,
+                    cols=cols,
+                    op1=Op.NONE if post else Op.ADD,
+                    b=None if post else x,
+                )
 
         hidden = [(linear, 0, self.plan.hidden)]
         self.project(a, stream, [hidden], rows, add)
@@ -268,12 +352,16 @@ class Prefill(Decoder):
             gated(k, gate, up, out, self.act[1], rows=rows, cols=cols, activation=layer.activation)
             self.h.write(k, out, rows=rows, cols=cols, first=first)
 
-    def _wide_pair(self, spans: list[tuple[Linear, int, int]], cols: int, stream: Stream) -> tuple[Tile, Tile]:
+    def _wide_pair(
+        self, spans: list[tuple[Linear, int, int]], cols: int, stream: Stream
+    ) -> tuple[Tile, Tile]:
         """Gate and up of a panel wider than half the columns, gathered in the scratchpad."""
         for tile, span in zip(self.pair, spans, strict=True):
 
             def keep(at: int, count: int, acc: Tile, tile: Tile = tile) -> None:
-                self.k.vew(Tile(tile.ref.plus(4 * at), tile.stride), acc, rows=self.rows, cols=count)
+                self.k.vew(
+                    Tile(tile.ref.plus(4 * at), tile.stride), acc, rows=self.rows, cols=count
+                )
 
             self.project(self.a_ffn, stream, [[span]], self.rows, keep)
         return self.pair[0], self.pair[1]
@@ -298,8 +386,16 @@ class Prefill(Decoder):
         constants = self.constants([(self.plan.norm.gamma, [(0, hidden)])], stream)
         with k.temps(5) as (at, wanted, groups, count, row):
             k.scalar("mul", at, CORE_ID, rows_max * hidden * 4 // 32)
-            k.dma("store", self.x.ref, window=Win.HIDDEN, offset=at, n=(4 * hidden, self.rows),
-                  d=(4 * hidden,), p=(4 * hidden,), far=memory)  # fmt: skip
+            k.dma(
+                "store",
+                self.x.ref,
+                window=Win.HIDDEN,
+                offset=at,
+                n=(4 * hidden, self.rows),
+                d=(4 * hidden,),
+                p=(4 * hidden,),
+                far=memory,
+            )
             k.put("barrier", [], None, writes=(memory,))
             k.scalar("ldp", at, int(PrefillParam.HEAD_FIRST))
             k.scalar("mul", at, at, hidden * 4 // 32)
@@ -308,8 +404,16 @@ class Prefill(Decoder):
             self.divide_up(groups, wanted, rows_max)
             with k.loop(groups):
                 k.scalar("min", count, wanted, rows_max)
-                k.dma("load", self.x.ref, window=Win.HIDDEN, offset=at, n=(4 * hidden, count),
-                      d=(4 * hidden,), p=(4 * hidden,), far=memory)  # fmt: skip
+                k.dma(
+                    "load",
+                    self.x.ref,
+                    window=Win.HIDDEN,
+                    offset=at,
+                    n=(4 * hidden, count),
+                    d=(4 * hidden,),
+                    p=(4 * hidden,),
+                    far=memory,
+                )
                 self.head_rows(count, row, head, constants, stream)
                 k.scalar("add", at, at, rows_max * hidden * 4 // 32)
                 k.scalar("add", row, row, rows_max)
@@ -319,4 +423,3 @@ class Prefill(Decoder):
         """out = ceil(value / step); step is a power of two."""
         self.k.scalar("add", out, value, step - 1)
         self.k.scalar("shr", out, out, step.bit_length() - 1)
-

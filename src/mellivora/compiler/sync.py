@@ -73,9 +73,16 @@ class _Tracker:
             self._record(region, engine, True)
         return sources
 
-    def _conflicts(self, region: Region, engine: int, write: bool, known: list[int], need: list[int]) -> None:
+    def _conflicts(
+        self, region: Region, engine: int, write: bool, known: list[int], need: list[int]
+    ) -> None:
         for r in self.records.get(region.root, ()):
-            if r.engine != engine and (write or r.write) and r.start < region.end and region.start < r.end:
+            if (
+                r.engine != engine
+                and (write or r.write)
+                and r.start < region.end
+                and region.start < r.end
+            ):
                 if r.sequence > known[r.engine] and r.sequence > need[r.engine]:
                     need[r.engine] = r.sequence
 
@@ -105,9 +112,13 @@ class Semaphores:
         key = (level, carried, source, target)
         if key not in self.numbers:
             if len(self.numbers) + 1 >= SEMAPHORES:
-                raise CompileError("MV0401", "the program needs more semaphores than a core has",
-                                   given=str(len(self.numbers) + 2), allowed=str(SEMAPHORES - 1),
-                                   hint="nest fewer loops in the kernel")  # fmt: skip
+                raise CompileError(
+                    "MV0401",
+                    "the program needs more semaphores than a core has",
+                    given=str(len(self.numbers) + 2),
+                    allowed=str(SEMAPHORES - 1),
+                    hint="nest fewer loops in the kernel",
+                )
             self.numbers[key] = len(self.numbers) + 1
         return self.numbers[key]
 

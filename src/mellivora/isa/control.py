@@ -57,7 +57,9 @@ class Sequencer:
     core's number and the number of cores.
     """
 
-    def __init__(self, words: Sequence[Word], parameters: Sequence[int], *, core_id: int, cores: int) -> None:
+    def __init__(
+        self, words: Sequence[Word], parameters: Sequence[int], *, core_id: int, cores: int
+    ) -> None:
         self.words, self.parameters = words, parameters
         self.registers = [0] * REGISTERS
         self.registers[1:3] = [core_id, cores]

@@ -11,8 +11,18 @@ import numpy as np
 
 from mellivora import numerics
 from mellivora.isa.encoding import ACCUMULATOR_BASE
-from mellivora.isa.modes import B_DWORDS, B_SCALE_BYTES, BFormat, Deq, Func, Kind, Op, Reduce, Store, passes
-from mellivora.isa.state import Array, Core, F32, Fault, canonical, e8m0_to_f32
+from mellivora.isa.modes import (
+    B_DWORDS,
+    B_SCALE_BYTES,
+    BFormat,
+    Deq,
+    Func,
+    Op,
+    Reduce,
+    Store,
+    passes,
+)
+from mellivora.isa.state import F32, Array, Core, Fault, canonical, e8m0_to_f32
 
 Ints = Sequence[int]
 
@@ -33,7 +43,9 @@ def store(core: Core, o: Ints, c: Ints) -> None:
 
 def exchange(cores: Sequence[Core], o: Sequence[Ints]) -> None:
     """All cores together: part i of every destination row becomes that row of core i's source."""
-    parts = [core.tile(s[1], s[4], s[2], s[6], np.uint8).copy() for core, s in zip(cores, o, strict=True)]
+    parts = [
+        core.tile(s[1], s[4], s[2], s[6], np.uint8).copy() for core, s in zip(cores, o, strict=True)
+    ]
     for core, s in zip(cores, o, strict=True):
         for index, part in enumerate(parts):
             if part.shape != (max(s[4], 0), max(s[2], 0)):
@@ -59,7 +71,9 @@ def _b_codes(core: Core, o: Ints, c: Ints, fmt: BFormat, block: int, j: int) -> 
     n, pitch = o[6], c[3]
     dtype = np.int8 if j == 0 and fmt != BFormat.UINT8 else np.uint8
     if fmt == BFormat.ROWS:
-        return core.tile(o[3] + j * c[4] + 32 * block * pitch, 32, n, pitch, dtype).T.astype(np.int64)
+        return core.tile(o[3] + j * c[4] + 32 * block * pitch, 32, n, pitch, dtype).T.astype(
+            np.int64
+        )
     dwords = B_DWORDS[fmt]
     at = o[3] + 4 * c[4] + block * c[5] + j * 32 * pitch  # c4: first column, where it is not ROWS
     raw = core.tile(at, dwords, 4 * n, 4 * pitch, np.uint8)
@@ -79,7 +93,9 @@ def _b_codes(core: Core, o: Ints, c: Ints, fmt: BFormat, block: int, j: int) -> 
 _FRACTION_BITS = {BFormat.MX8: 6, BFormat.MXFP6: 3, BFormat.MXFP4: 1}
 
 
-def _b_scales(core: Core, o: Ints, c: Ints, fmt: BFormat, block: int, j: int, slices: int) -> tuple[F32, F32]:
+def _b_scales(
+    core: Core, o: Ints, c: Ints, fmt: BFormat, block: int, j: int, slices: int
+) -> tuple[F32, F32]:
     """FP32 scale and offset [1, n] of one block of B."""
     n, pitch, none = o[6], c[3], np.zeros((1, o[6]), np.float32)
     if not B_SCALE_BYTES[fmt]:
@@ -200,7 +216,9 @@ def vew(core: Core, o: Ints, c: Ints) -> None:
     if fn & 7:
         t = _binary(fn & 7, t, core.operand(kinds & 3, b, rows, cols, c[2]))
     if fn >> 3 & 7:
-        t = _binary(fn >> 3 & 7, canonical(t), core.operand(kinds >> 2 & 3, third, rows, cols, c[3]))
+        t = _binary(
+            fn >> 3 & 7, canonical(t), core.operand(kinds >> 2 & 3, third, rows, cols, c[3])
+        )
     core.tile(dst, rows, cols, c[0])[...] = canonical(_unary(fn >> 6, canonical(t)))
 
 
@@ -272,7 +290,9 @@ def _dequantise(core: Core, o: Ints, c: Ints, fmt: Deq) -> F32:
         codes = np.concatenate([packed & 15, packed >> 4], axis=2).astype(np.float32)
         codes = codes - np.float32(8) if fmt == Deq.Q4_0 else codes
     elif fmt == Deq.Q8_0:
-        codes = core.tile(src, rows, cols, c[1], np.int8).astype(np.float32).reshape(rows, blocks, 32)
+        codes = (
+            core.tile(src, rows, cols, c[1], np.int8).astype(np.float32).reshape(rows, blocks, 32)
+        )
     else:
         return _dequantise_mx(core, o, c, int(fmt - Deq.MX1) + 1)
     scale = core.tile(src_scale, rows, blocks, c[2], np.float16).astype(np.float32)[:, :, None]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from mellivora.numerics import passes as passes  # the order of slice pairs: part of the numbers' meaning
+from mellivora.numerics import (
+    passes as passes,
+)  # the order of slice pairs: part of the numbers' meaning
 
 
 class BFormat(IntEnum):
@@ -126,7 +128,12 @@ class Deq(IntEnum):
 
 
 def matmul_mode(
-    fmt: BFormat, *, a_slices: int = 1, b_slices: int = 1, accumulate: bool = False, int32: bool = False
+    fmt: BFormat,
+    *,
+    a_slices: int = 1,
+    b_slices: int = 1,
+    accumulate: bool = False,
+    int32: bool = False,
 ) -> int:
     """The `mode` slot of MATMUL."""
     return int(fmt) | a_slices << 4 | b_slices << 6 | int(accumulate) << 8 | int(int32) << 9

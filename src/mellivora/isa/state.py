@@ -56,7 +56,9 @@ class Core:
         self.scratchpad = np.zeros(self.chip.sram_bytes, np.uint8)
         self.accumulators = np.zeros(self.chip.accumulator_bytes, np.uint8)
 
-    def tile(self, address: int, rows: int, cols: int, stride: int, dtype: type = np.float32) -> Array:
+    def tile(
+        self, address: int, rows: int, cols: int, stride: int, dtype: type = np.float32
+    ) -> Array:
         """A writable view [rows, cols] of scratchpad or accumulators; row stride in bytes, checked."""
         size = np.dtype(dtype).itemsize
         memory = self.scratchpad

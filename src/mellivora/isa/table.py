@@ -17,8 +17,25 @@ Meaning = Callable[[Core, Sequence[int], Sequence[int]], None]
 
 DMA_SLOTS = ("window", "offset", "fine", "pad", "n0", "n1", "n2", "n3")
 DMA_CONFIG = ("d1", "d2", "d3", "p1", "p2", "p3")
-MATRIX_CONFIG = ("a_stride", "a_plane", "a_scale_stride", "b_pitch", "b_plane_or_first", "b_block", "a_zero", "b_zero")
-VECTOR_CONFIG = ("dst_stride", "a_stride", "b_stride", "c_stride", "mask_limit", "mask_mod", "mask_window")
+MATRIX_CONFIG = (
+    "a_stride",
+    "a_plane",
+    "a_scale_stride",
+    "b_pitch",
+    "b_plane_or_first",
+    "b_block",
+    "a_zero",
+    "b_zero",
+)
+VECTOR_CONFIG = (
+    "dst_stride",
+    "a_stride",
+    "b_stride",
+    "c_stride",
+    "mask_limit",
+    "mask_mod",
+    "mask_window",
+)
 
 
 @dataclass(frozen=True)
