@@ -145,16 +145,14 @@ void float_kernel(const MatmulJob& job, int64_t row, int64_t column, int64_t liv
     else if constexpr (B_SCALE_BYTES[FORMAT] >= 2)
       scale = load_halves(at + 2 * column, c);
     if constexpr (HAS_OFFSET) offset = load_halves(at + job.b_pitch / 2 + 2 * column, c);
-    vi w[8];
-    vf slice_scale = scale;
-    int loaded = -1;
+    constexpr int SLICES = FORMAT == BFormat::MX8 || FORMAT == BFormat::ROWS ? 3 : 1;
+    vi slices[SLICES][8];
+    for (int j = 0; j < job.b_slices && j < SLICES; ++j)
+      load_codes<FORMAT>(base + j * job.b_plane + column * column_bytes, job.b_pitch, c, slices[j]);
     for (int p = 0; p < passes.count; ++p) {
       const int i = passes.at[p].i, j = passes.at[p].j;
-      if (j != loaded) {
-        load_codes<FORMAT>(base + j * job.b_plane + column * column_bytes, job.b_pitch, c, w);
-        slice_scale = j ? scale * (j == 1 ? 0x1p-8f : 0x1p-16f) : scale;
-        loaded = j;
-      }
+      const vi* w = slices[SLICES == 1 ? 0 : j];
+      const vf slice_scale = j ? scale * (j == 1 ? 0x1p-8f : 0x1p-16f) : scale;
       const int64_t first = job.at(i, block, row);
       const int32_t* sums = job.sums + first;
       vi t[ROWS_];
@@ -352,6 +350,8 @@ inline void pack_a(MatmulJob& job, Buffer& room) {
         uint64_t part[4];
         std::memcpy(part, from, 32);
         std::memcpy(codes + 32 * at, part, 32);
+        const bool all_zero = job.scaled && !job.integer && !(part[0] | part[1] | part[2] | part[3]) &&
+                              job.a_scale[(live ? r : 0) * job.a_scale_stride + block] != 255;
         if (wants_sums) {
           int32_t sum = 0;
           for (int k = 0; k < 32; ++k) sum += is_unsigned ? int32_t(from[k]) : int32_t(int8_t(from[k]));
@@ -363,7 +363,9 @@ inline void pack_a(MatmulJob& job, Buffer& room) {
           for (uint64_t& word : part) word ^= 0x8080808080808080u;
           std::memcpy(flipped + 32 * at, part, 32);
         }
-        scales[at] = !live ? 0.0f : !job.scaled ? 1.0f
+        // A block of zeros has the scale 2^-133, and subnormal factors are slow on many CPUs. Its dot product is
+        // zero, so the term is zero (or NaN where B's scale is NaN or infinite) whatever finite factor stands here.
+        scales[at] = !live || all_zero ? 0.0f : !job.scaled ? 1.0f
                    : e8m0(job.a_scale[r * job.a_scale_stride + block]) * fraction;
       }
     }
