@@ -29,6 +29,8 @@ class Generator:
 
 GENERATORS = [
     Generator("tools.errors_page:pages"),
+    Generator("mellivora.isa.manual:pages", owns=("docs/isa",)),
+    Generator("mellivora.graph.page:pages"),
 ]
 
 

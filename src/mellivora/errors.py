@@ -11,7 +11,8 @@
     |-- UsageError        MV08xx  a command or a request is wrong
     `-- HostError         MV09xx  this machine lacks something (compiler, memory, package)
 
-The command line prints `str(error)` on stderr and exits with status 2; it never shows a traceback for these.
+The command line prints `str(error)` on stderr and exits with status 2; it never shows a traceback
+for these.
 """
 
 from __future__ import annotations

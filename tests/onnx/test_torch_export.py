@@ -7,9 +7,9 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from transformers import BertConfig, BertModel
 
-import torch
 from mellivora.frontends.onnx import load_onnx
 from mellivora.graph import interpret
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from transformers.generation import logits_process as hf
 
-import torch
 from mellivora.runtime.sampling import Sampling, processed
 
 VOCAB = 997

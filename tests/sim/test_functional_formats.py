@@ -103,6 +103,12 @@ def test_fp6_packs_and_unpacks() -> None:
     np.testing.assert_array_equal(numerics.unpack_fp6(packed), integers)
 
 
+def test_fp4_nibbles_are_ml_dtypes() -> None:
+    nibbles = np.array([0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15], np.uint8)  # no -0
+    values = nibbles.view(ml_dtypes.float4_e2m1fn).astype(np.float32)
+    np.testing.assert_array_equal(numerics.fp4_nibbles(values * 2), nibbles)
+
+
 @pytest.mark.parametrize("fmt", ["mxint8", "x2", "x3"])
 def test_slices_are_those_of_the_quantiser(fmt: str) -> None:
     x = np.random.default_rng(4).normal(size=(3, 128)).astype(np.float32)

@@ -12,9 +12,9 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import torch
 from tests.torch.test_frontends_llm import expected, make, ours, random_ids
 
-import torch
 from mellivora.errors import ModelError
 from mellivora.frontends.llm import load_model
 

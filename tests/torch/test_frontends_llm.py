@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers as hf
 
-import torch
 from mellivora.frontends.llm import LanguageModel, load_model
 from mellivora.graph.interpret import Interpreter
 from mellivora.graph.kv_cache import KVCache

@@ -1,12 +1,14 @@
 """CONTROL: registers, parameter memory, loops; turns instruction words into resolved operations.
 
 This is the definition. `sim.native` has the same in C++ for long programs; a test holds them equal.
-CONTROL never sees data, so the stream of a core is a function of the words and the parameters alone.
+CONTROL never sees data, so the stream of a core is a function of the words and the parameters
+alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -38,23 +40,43 @@ def wrap(value: int) -> int:
     return value - (1 << 32) if value >> 31 else value
 
 
-_ARITHMETIC = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "min": min,
-    "max": max,
-    "shr": lambda a, b: a >> (b & 31),
-    "and": lambda a, b: a & b,
-    "shl": lambda a, b: a << (b & 31),
+def _shift_right(a: int, b: int) -> int:
+    return a >> (b & 31)
+
+
+def _shift_left(a: int, b: int) -> int:
+    return a << (b & 31)
+
+
+def _and(a: int, b: int) -> int:
+    return a & b
+
+
+def _smaller(a: int, b: int) -> int:
+    return min(a, b)
+
+
+def _larger(a: int, b: int) -> int:
+    return max(a, b)
+
+
+_ARITHMETIC: dict[str, Callable[[int, int], int]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "min": _smaller,
+    "max": _larger,
+    "shr": _shift_right,
+    "and": _and,
+    "shl": _shift_left,
 }
 
 
 class Sequencer:
     """One core's CONTROL.
 
-    words: the program; parameters: int32 values for LDP. Register 0 reads zero; registers 1 and 2 start as the
-    core's number and the number of cores.
+    words: the program; parameters: int32 values for LDP. Register 0 reads zero; registers 1 and 2
+    start as the core's number and the number of cores.
     """
 
     def __init__(

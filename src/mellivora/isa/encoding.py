@@ -4,10 +4,11 @@ Word, from bit 0 upwards:
 
     opcode 8 | wait0 6 | wait1 6 | post0 6 | post1 6 | slot0 12 | slot1 12 | ... | slot7 12
 
-A slot is either an immediate 0..2047 (bit 11 clear) or a scalar register (bit 11 set, number in the low
-six bits). Semaphore 0 means "none". LI keeps a 32-bit immediate in slots 1 to 3. CONTROL reads the
-registers at dispatch, so an engine sees only numbers: the *resolved operation*, one row of
-`RESOLVED_FIELDS` int64. Both simulators and the checker work on rows; nothing else is decoded twice.
+A slot is either an immediate 0..2047 (bit 11 clear) or a scalar register (bit 11 set, number in the
+low six bits). Semaphore 0 means "none". LI keeps a 32-bit immediate in slots 1 to 3. CONTROL reads
+the registers at dispatch, so an engine sees only numbers: the *resolved operation*, one row of
+`RESOLVED_FIELDS` int64. Both simulators and the checker work on rows; nothing else is decoded
+twice.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ WORD_BYTES = 16
 LOOP_LEVELS = 4
 WINDOWS = 16
 ACCUMULATOR_BASE = 0x4000_0000
-"""VECTOR addresses at or above this are accumulator bytes: row r, column c lies at 4*(r*columns + c)."""
+"""VECTOR addresses from here on are accumulator bytes: row r, column c at 4*(r*columns + c)."""
 DRAM_UNIT_BYTES = 32
 """LOAD and STORE offsets count units of 32 bytes, so that 32-bit registers reach 64 GiB."""
 
@@ -61,7 +62,7 @@ def pack(word: Word) -> int:
 
 
 def unpack(value: int) -> Word:
-    """The word of a 128-bit integer; every bit pattern decodes, legality is the checker's business."""
+    """The word of a 128-bit integer; every pattern decodes, the checker says what is legal."""
     slots = tuple(value >> (32 + SLOT_BITS * i) & 0xFFF for i in range(SLOTS))
     return Word(
         value & 0xFF,

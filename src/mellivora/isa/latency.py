@@ -1,7 +1,9 @@
-"""Engine time of every instruction, in cycles, as a function of its resolved fields and the chip alone.
+"""Engine time of every instruction, in cycles, as a function of its resolved fields and the chip
+alone.
 
-One formula an instruction, vectorised over rows; the timing simulator, the manual and (through tests) the RTL
-use these and no other. DRAM time is not here: LOAD and STORE give their bursts, `sim.timing` shares them out.
+One formula an instruction, vectorised over rows; the timing simulator, the manual and (through
+tests) the RTL use these and no other. DRAM time is not here: LOAD and STORE give their bursts,
+`sim.timing` shares them out.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ VECTOR_FILL_CYCLES = 10
 TABLE_FILL_CYCLES = 6
 """Table read, two multiplications, normalise, round."""
 REDUCE_FILL_CYCLES = 16
-"""Five levels within a chunk of 32 and the merge of chunk results, FP32 adders of 2 cycles, pipelined."""
+"""Five levels in a chunk of 32 and the merge of chunks, FP32 adders of 2 cycles, pipelined."""
 QUANT_FILL_CYCLES = 6
 """Largest exponent of the block, scale, round."""
 
@@ -66,7 +68,7 @@ def dma(rows: Rows, chip: ChipSpec) -> Rows:
 
 
 def dma_bursts(rows: Rows, chip: ChipSpec) -> Rows:
-    """DRAM bursts of a LOAD or STORE: runs contiguous in DRAM are joined, each rounded up to whole bursts."""
+    """DRAM bursts of a LOAD or STORE: contiguous runs are joined, each rounded up to bursts."""
     runs = np.ones(len(rows), np.int64)
     run = slot(rows, 4).copy()
     for dim in (1, 2, 3):
@@ -83,7 +85,7 @@ def dma_bytes(rows: Rows) -> Rows:
 
 
 def exchange(rows: Rows, chip: ChipSpec) -> Rows:
-    """After the last core arrives: network latency and every core's part through each core's port."""
+    """After the last core arrives: the network's latency, then every part through each port."""
     beats = ceil_div(slot(rows, 2) * slot(rows, 4) * chip.cores, chip.exchange_bytes_per_cycle)
     return chip.exchange_latency_cycles + beats
 
@@ -93,7 +95,7 @@ def barrier(rows: Rows, chip: ChipSpec) -> Rows:
 
 
 def _load_cycles(fmt: BFormat, pitch: Rows, chip: ChipSpec) -> Rows:
-    """Cycles to bring one block of one slice to the columns; ROWS takes up to four k-rows a cycle where they fit."""
+    """Cycles to bring a block of one slice to the columns; ROWS: up to four k-rows a cycle."""
     if fmt == BFormat.ROWS:
         rows_a_cycle = np.clip(chip.columns // np.maximum(pitch, 1), 1, 4)
         return ceil_div(np.full(len(pitch), 32, np.int64), rows_a_cycle)
@@ -101,7 +103,7 @@ def _load_cycles(fmt: BFormat, pitch: Rows, chip: ChipSpec) -> Rows:
 
 
 def matmul(rows: Rows, chip: ChipSpec) -> Rows:
-    """Weights of the next block come in while the rows of this one stream: the longer of the two counts."""
+    """The longer of two: weights of the next block come in while rows of this one stream."""
     cycles = np.full(len(rows), MATRIX_FILL_CYCLES, np.int64)
     modes = slot(rows, 7) & 255
     for mode in np.unique(modes):

@@ -28,6 +28,7 @@ from mellivora.isa.encoding import (
 )
 from mellivora.isa.state import FAULTS, Core
 from mellivora.isa.table import BY_NAME, COLLECTIVES, TABLE, Instruction
+from mellivora.numerics import from_e8m0
 
 FOLDER = "docs/isa"
 _NOTE = "Generated from `src/mellivora/isa` by `isa/manual.py`; do not edit."
@@ -36,6 +37,8 @@ _LINKS = (("opcode", 8), ("wait0", 6), ("wait1", 6), ("post0", 6), ("post1", 6))
 
 # Shown nowhere: what every function uses and the index explains.
 _COMMON = frozenset(("tile", "slot", "config", "ceil_div", "canonical"))
+# Of other packages, and shown: what a number of MATRIX means cannot be told without them.
+_BORROWED = (modes.passes, from_e8m0)
 _ENUMS = {
     "matmul": (modes.BFormat,),
     "vew": (modes.Op, modes.Func, modes.Kind),
@@ -122,7 +125,7 @@ def _sources(function: Callable[..., object]) -> list[str]:
         for name in sorted(names - _COMMON):
             part = one.__globals__.get(name, vars(Core).get(name))
             ours = getattr(part, "__module__", "").startswith("mellivora.isa")
-            if inspect.isfunction(part) and part not in found and (ours or part is modes.passes):
+            if inspect.isfunction(part) and part not in found and (ours or part in _BORROWED):
                 found.append(part)
     return [_source(one) for one in found]
 

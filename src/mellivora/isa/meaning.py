@@ -1,4 +1,5 @@
-"""The golden model: what each engine instruction does, in Python, on a `Core`. Everything else must equal this.
+"""The golden model: what each engine instruction does, in Python, on a `Core`. Everything else must
+equal this.
 
 A meaning takes (core, slots o[0..7], config c[0..7]). Rows or columns of zero do nothing.
 """
@@ -22,7 +23,8 @@ from mellivora.isa.modes import (
     Store,
     passes,
 )
-from mellivora.isa.state import F32, Array, Core, Fault, canonical, e8m0_to_f32
+from mellivora.isa.state import F32, Array, Core, Fault, canonical
+from mellivora.numerics import from_e8m0
 
 Ints = Sequence[int]
 
@@ -43,17 +45,19 @@ def store(core: Core, o: Ints, c: Ints) -> None:
 
 def exchange(cores: Sequence[Core], o: Sequence[Ints]) -> None:
     """All cores together: part i of every destination row becomes that row of core i's source."""
-    parts = [
-        core.tile(s[1], s[4], s[2], s[6], np.uint8).copy() for core, s in zip(cores, o, strict=True)
-    ]
-    for core, s in zip(cores, o, strict=True):
+    sides = list(zip(cores, o, strict=True))
+    parts = [core.tile(s[1], s[4], s[2], s[6], np.uint8).copy() for core, s in sides]
+    places: list[tuple[Array, Array]] = []
+    for core, s in sides:
         for index, part in enumerate(parts):
             if part.shape != (max(s[4], 0), max(s[2], 0)):
                 raise Fault(5, "cores exchange different sizes")
-            core.tile(s[0] + index * s[3], s[4], s[2], s[5], np.uint8)[...] = part
+            places.append((core.tile(s[0] + index * s[3], s[4], s[2], s[5], np.uint8), part))
+    for place, part in places:  # every place is known to exist: a fault leaves nothing half written
+        place[...] = part
 
 
-# ---------------------------------------------------------------------------------------------- MATRIX
+# ------------------------------------------------------------------------------------------- MATRIX
 
 
 def _a_block(core: Core, o: Ints, c: Ints, block: int, i: int, scaled: bool) -> tuple[Array, F32]:
@@ -62,8 +66,7 @@ def _a_block(core: Core, o: Ints, c: Ints, block: int, i: int, scaled: bool) -> 
     codes = core.tile(o[1] + i * c[1] + 32 * block, o[4], 32, c[0], dtype).astype(np.int64)
     if not scaled:
         return codes, np.ones((o[4], 1), np.float32)
-    scale = e8m0_to_f32(core.tile(o[2] + block, o[4], 1, c[2], np.uint8))
-    return codes, scale * np.float32(2.0 ** -(6 + 8 * i))
+    return codes, from_e8m0(core.tile(o[2] + block, o[4], 1, c[2], np.uint8), shift=6 + 8 * i)
 
 
 def _b_codes(core: Core, o: Ints, c: Ints, fmt: BFormat, block: int, j: int) -> Array:
@@ -71,9 +74,8 @@ def _b_codes(core: Core, o: Ints, c: Ints, fmt: BFormat, block: int, j: int) -> 
     n, pitch = o[6], c[3]
     dtype = np.int8 if j == 0 and fmt != BFormat.UINT8 else np.uint8
     if fmt == BFormat.ROWS:
-        return core.tile(o[3] + j * c[4] + 32 * block * pitch, 32, n, pitch, dtype).T.astype(
-            np.int64
-        )
+        at = o[3] + j * c[4] + 32 * block * pitch
+        return core.tile(at, 32, n, pitch, dtype).T.astype(np.int64)
     dwords = B_DWORDS[fmt]
     at = o[3] + 4 * c[4] + block * c[5] + j * 32 * pitch  # c4: first column, where it is not ROWS
     raw = core.tile(at, dwords, 4 * n, 4 * pitch, np.uint8)
@@ -91,6 +93,10 @@ def _b_codes(core: Core, o: Ints, c: Ints, fmt: BFormat, block: int, j: int) -> 
 
 
 _FRACTION_BITS = {BFormat.MX8: 6, BFormat.MXFP6: 3, BFormat.MXFP4: 1}
+_B_FORMATS, _REDUCES, _STORES, _DEQS = (
+    frozenset(int(one) for one in modes) for modes in (BFormat, Reduce, Store, Deq)
+)
+"""Legal numbers of each mode field."""
 
 
 def _b_scales(
@@ -102,8 +108,8 @@ def _b_scales(
         return none + np.float32(2.0 ** (-8 * j)), none
     at = o[3] + block * c[5] + slices * 4 * B_DWORDS[fmt] * pitch
     if B_SCALE_BYTES[fmt] == 1:
-        scale = e8m0_to_f32(core.tile(at + c[4], 1, n, n, np.uint8))
-        return scale * np.float32(2.0 ** -(_FRACTION_BITS[fmt] + 8 * j)), none
+        codes = core.tile(at + c[4], 1, n, n, np.uint8)
+        return from_e8m0(codes, shift=_FRACTION_BITS[fmt] + 8 * j), none
     at += 2 * c[4]
     half = core.tile(at, 1, n, 2 * n, np.float16).astype(np.float32)
     if fmt != BFormat.Q4_1:
@@ -112,7 +118,7 @@ def _b_scales(
 
 
 def matmul(core: Core, o: Ints, c: Ints) -> None:
-    """acc[row0 + r, col] (+)= sum over blocks ascending, slice pairs in `passes` order; see `docs/isa`."""
+    """acc[row0 + r, col] (+)= sum over blocks ascending, slice pairs in the order of `passes`."""
     acc_row, _, _, _, m, blocks, n, mode = o
     fmt, si, sj = matmul_format(mode)
     accumulate, integer = bool(mode & 256), bool(mode & 512)
@@ -144,7 +150,7 @@ def matmul_format(mode: int) -> tuple[BFormat, int, int]:
     """B format and slice counts of a `mode` slot; an illegal one is a shape fault."""
     fmt, si, sj = mode & 15, mode >> 4 & 3, mode >> 6 & 3
     multi = fmt in (BFormat.MX8, BFormat.ROWS)
-    if fmt not in iter(BFormat) or not si or not sj or (sj > 1 and not multi) or mode >> 10:
+    if fmt not in _B_FORMATS or not si or not sj or (sj > 1 and not multi) or mode >> 10:
         raise Fault(5, f"matmul mode {mode:#x}")
     if mode & 512 and (fmt not in (BFormat.INT8, BFormat.UINT8, BFormat.INT4) or si > 1):
         raise Fault(5, f"matmul mode {mode:#x}: INT32 needs integer operands")
@@ -152,7 +158,7 @@ def matmul_format(mode: int) -> tuple[BFormat, int, int]:
 
 
 def _int_matmul(core: Core, o: Ints, c: Ints, fmt: BFormat, out: Array, accumulate: bool) -> None:
-    """Plain integers: INT32 accumulators that wrap; c6, c7 are the zero points, c6 >= 0 means A is UINT8 (c6-1)."""
+    """Plain integers, INT32 sums that wrap. c6 > 0: A is UINT8 with zero point c6 - 1; c7: B's."""
     total = out.astype(np.int64) if accumulate else np.zeros(out.shape, np.int64)
     for block in range(o[5]):
         dtype = np.uint8 if c[6] else np.int8
@@ -162,7 +168,7 @@ def _int_matmul(core: Core, o: Ints, c: Ints, fmt: BFormat, out: Array, accumula
     out[...] = (total & 0xFFFF_FFFF).astype(np.uint32).view(np.int32)
 
 
-# ---------------------------------------------------------------------------------------------- VECTOR
+# ------------------------------------------------------------------------------------------- VECTOR
 
 
 def _binary(op: int, t: F32, x: F32) -> F32:
@@ -198,10 +204,10 @@ def _unary(func: int, t: F32) -> F32:
 
 
 def masked(a: F32, c: Ints) -> F32:
-    """-inf where a column is outside its row's span: limit-window <= column < limit, limit = c4 + row % c5."""
+    """-inf outside a row's span: limit-window <= column < limit, limit = c4 + row % c5."""
     rows, cols = a.shape
-    limit = c[4] + np.arange(rows)[:, None] % max(c[5], 1)
-    column = np.arange(cols)[None, :]
+    limit = c[4] + np.arange(rows, dtype=np.int64)[:, None] % max(c[5], 1)
+    column = np.arange(cols, dtype=np.int64)[None, :]
     keep = (column < limit) & ((c[6] <= 0) | (column >= limit - c[6]))
     return np.where(keep, a, np.float32(-np.inf)).astype(np.float32)
 
@@ -216,16 +222,15 @@ def vew(core: Core, o: Ints, c: Ints) -> None:
     if fn & 7:
         t = _binary(fn & 7, t, core.operand(kinds & 3, b, rows, cols, c[2]))
     if fn >> 3 & 7:
-        t = _binary(
-            fn >> 3 & 7, canonical(t), core.operand(kinds >> 2 & 3, third, rows, cols, c[3])
-        )
+        x = core.operand(kinds >> 2 & 3, third, rows, cols, c[3])
+        t = _binary(fn >> 3 & 7, canonical(t), x)
     core.tile(dst, rows, cols, c[0])[...] = canonical(_unary(fn >> 6, canonical(t)))
 
 
 def vred(core: Core, o: Ints, c: Ints) -> None:
     """dst[r] = reduction of row r by the fixed tree of `numerics.reduce`."""
     dst, a, rows, cols, op, mask = o[:6]
-    if op not in iter(Reduce):
+    if op not in _REDUCES:
         raise Fault(5, f"reduction {op}")
     t = core.tile(a, rows, cols, c[1])
     if rows <= 0 or cols <= 0:
@@ -237,10 +242,10 @@ def vred(core: Core, o: Ints, c: Ints) -> None:
 
 
 def vquant(core: Core, o: Ints, c: Ints) -> None:
-    """Convert a (times b) to a storage format; slice planes at dst + j*c4, one scale byte a block."""
+    """Convert a (times b) to a storage format; planes at dst + j*c4, one scale byte a block."""
     dst, dst_scale, a, b, rows, cols, mode = o[:7]
     target, wide = mode & 7, bool(mode & 8)
-    if target not in iter(Store) or (target <= Store.MX3 and not wide and cols % 32):
+    if target not in _STORES or (target <= Store.MX3 and not wide and cols % 32):
         raise Fault(5, f"vquant mode {mode:#x}, {cols} columns")
     x = core.tile(a, rows, cols, c[1])
     if rows <= 0 or cols <= 0:
@@ -254,15 +259,16 @@ def vquant(core: Core, o: Ints, c: Ints) -> None:
         core.tile(dst, rows, cols, c[0], np.int8)[...] = numerics.f32_to_int8(x)
     else:
         codes, scales = numerics.mx_slices(x, slices=target, block=cols if wide else 32)
-        core.tile(dst_scale, rows, scales.shape[1], c[3], np.uint8)[...] = scales
-        for j in range(target):
-            core.tile(dst + j * c[4], rows, cols, c[0], np.uint8)[...] = codes[j].view(np.uint8)
+        places = [core.tile(dst_scale, rows, scales.shape[1], c[3], np.uint8)]
+        places += [core.tile(dst + j * c[4], rows, cols, c[0], np.uint8) for j in range(target)]
+        for place, part in zip(places, (scales, *codes), strict=True):  # after the last check
+            place[...] = part.view(np.uint8)
 
 
 def vdeq(core: Core, o: Ints, c: Ints) -> None:
-    """dst = FP32 of rows in a storage format; codes at src (slice planes c4 apart), scales at src_scale."""
-    dst, src, src_scale, rows, cols, fmt = o[:6]
-    if fmt not in iter(Deq) or (Deq.MX1 <= fmt <= Deq.Q4_1 and cols % 32):
+    """dst = FP32 of rows in a storage format; codes at src (planes c4 apart), scales beside."""
+    dst, src, _, rows, cols, fmt = o[:6]
+    if fmt not in _DEQS or (Deq.MX1 <= fmt <= Deq.Q4_1 and cols % 32):
         raise Fault(5, f"vdeq format {fmt}, {cols} columns")
     if rows <= 0 or cols <= 0:
         return
@@ -290,9 +296,8 @@ def _dequantise(core: Core, o: Ints, c: Ints, fmt: Deq) -> F32:
         codes = np.concatenate([packed & 15, packed >> 4], axis=2).astype(np.float32)
         codes = codes - np.float32(8) if fmt == Deq.Q4_0 else codes
     elif fmt == Deq.Q8_0:
-        codes = (
-            core.tile(src, rows, cols, c[1], np.int8).astype(np.float32).reshape(rows, blocks, 32)
-        )
+        codes = core.tile(src, rows, cols, c[1], np.int8).reshape(rows, blocks, 32)
+        codes = codes.astype(np.float32)
     else:
         return _dequantise_mx(core, o, c, int(fmt - Deq.MX1) + 1)
     scale = core.tile(src_scale, rows, blocks, c[2], np.float16).astype(np.float32)[:, :, None]
@@ -309,6 +314,6 @@ def _dequantise_mx(core: Core, o: Ints, c: Ints, slices: int) -> F32:
     whole = core.tile(src, rows, cols, c[1], np.int8).astype(np.int64)
     for j in range(1, slices):
         whole = whole * 256 + core.tile(src + j * c[4], rows, cols, c[1], np.uint8)
-    scale = e8m0_to_f32(core.tile(src_scale, rows, cols // 32, c[2], np.uint8))
-    scale = scale * np.float32(2.0 ** -(8 * slices - 2))
+    codes = core.tile(src_scale, rows, cols // 32, c[2], np.uint8)
+    scale = from_e8m0(codes, shift=8 * slices - 2)
     return whole.astype(np.float32) * np.repeat(scale, 32, axis=1)

@@ -1,16 +1,16 @@
-"""The small enumerations that instruction slots carry: formats, elementwise operations, operand kinds.
+"""The small enumerations that instruction slots carry: formats, elementwise operations, operand
+kinds.
 
-Each is written once here; encoder, simulators (the C++ ones through `native/build.py`), RTL and manual use
-these numbers.
+Each is written once here; encoder, simulators (the C++ ones through `native/build.py`), RTL and
+manual use these numbers.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-from mellivora.numerics import (
-    passes as passes,
-)  # the order of slice pairs: part of the numbers' meaning
+# The order of slice pairs is part of the numbers' meaning; here for the engines' convenience.
+from mellivora.numerics import passes as passes
 
 
 class BFormat(IntEnum):
@@ -40,7 +40,10 @@ B_DWORDS = {
     BFormat.INT4: 4,
     BFormat.ROWS: 32,
 }
-"""Cycles to bring one 32-deep block of one slice to every column: four bytes a column a cycle; one for ROWS."""
+"""Cycles to bring a 32-deep block of one slice to every column: 4 bytes a column a cycle.
+
+ROWS brings one k-row of bytes a cycle.
+"""
 
 B_SCALE_BYTES = {
     BFormat.MX8: 1,

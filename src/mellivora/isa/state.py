@@ -1,4 +1,7 @@
-"""What an instruction can see: one core's memories, with every access checked. The meanings in `meaning.py` run on it."""
+"""What an instruction can see: one core's memories, with every access checked.
+
+The meanings in `meaning.py` run on it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mellivora import numerics
 from mellivora.errors import MachineFault
 from mellivora.isa.encoding import ACCUMULATOR_BASE, DRAM_UNIT_BYTES
 from mellivora.isa.modes import Kind
@@ -57,9 +61,9 @@ class Core:
         self.accumulators = np.zeros(self.chip.accumulator_bytes, np.uint8)
 
     def tile(
-        self, address: int, rows: int, cols: int, stride: int, dtype: type = np.float32
+        self, address: int, rows: int, cols: int, stride: int, dtype: type[np.generic] = np.float32
     ) -> Array:
-        """A writable view [rows, cols] of scratchpad or accumulators; row stride in bytes, checked."""
+        """A writable view [rows, cols] of scratchpad or accumulators; row stride in bytes."""
         size = np.dtype(dtype).itemsize
         memory = self.scratchpad
         if address >= ACCUMULATOR_BASE:
@@ -81,11 +85,11 @@ class Core:
         if kind == Kind.ROW:
             return self.tile(value, rows, 1, stride)
         if kind == Kind.E8M0:
-            return e8m0_to_f32(self.tile(value, rows, cols, stride, np.uint8))
+            return numerics.from_e8m0(self.tile(value, rows, cols, stride, np.uint8))
         return self.tile(value, rows, cols, stride)
 
     def dram_runs(self, slots: Sequence[int], config: Sequence[int]) -> tuple[Bytes, Bytes]:
-        """Views [n3, n2, n1, n0] of DRAM and scratchpad for a LOAD or STORE; the window is checked whole."""
+        """Views [n3, n2, n1, n0] of DRAM and scratchpad for a LOAD or STORE, both checked whole."""
         window, offset, fine, pad, *counts = slots
         if min(counts) <= 0:
             return np.zeros(0, np.uint8), np.zeros(0, np.uint8)
@@ -105,14 +109,7 @@ class Core:
         return far, near
 
 
-def e8m0_to_f32(codes: Array) -> F32:
-    """2^(code-127) as FP32: 0 gives the subnormal 2^-127, 255 the canonical NaN."""
-    bits = codes.astype(np.uint32) << 23
-    bits = np.where(codes == 0, np.uint32(0x0040_0000), bits)
-    return np.where(codes == 255, np.uint32(0x7FC0_0000), bits).astype(np.uint32).view(np.float32)
-
-
 def canonical(x: Array) -> F32:
-    """FP32 with every NaN replaced by the one canonical NaN."""
+    """A copy in FP32 with every NaN replaced by the one canonical NaN."""
     x = np.asarray(x, np.float32)
-    return np.where(np.isnan(x), np.uint32(0x7FC0_0000).view(np.float32), x).astype(np.float32)
+    return np.where(np.isnan(x), numerics.CANONICAL_NAN, x).astype(np.float32)

@@ -10,11 +10,12 @@ from mellivora.numerics.adapters import (
     FP4_CODES,
     FP6_CODES,
     f32_to_int8,
+    fp4_nibbles,
     mx_slices,
     pack_fp6,
     unpack_fp6,
 )
-from mellivora.numerics.block import BlockTensor
+from mellivora.numerics.block import CANONICAL_NAN, BlockTensor, from_e8m0
 from mellivora.numerics.formats import BLOCK, FORMATS, Format, format_of
 from mellivora.numerics.fp8 import from_fp8, to_fp8
 from mellivora.numerics.fp32 import (
@@ -48,6 +49,7 @@ f32_max, reciprocal, f32_to_f16_bits, f32_to_bf16_bits = maximum, recip, to_f16,
 
 __all__ = [
     "BLOCK",
+    "CANONICAL_NAN",
     "FORMATS",
     "FP4_CODES",
     "FP6_CODES",
@@ -64,7 +66,9 @@ __all__ = [
     "f32_to_f16_bits",
     "f32_to_int8",
     "format_of",
+    "fp4_nibbles",
     "from_bf16",
+    "from_e8m0",
     "from_f16",
     "from_fp8",
     "from_int",

@@ -36,6 +36,13 @@ def pack_fp6(integers: AnyArray) -> npt.NDArray[np.uint8]:
     return three.astype(np.uint8).reshape(*bits.shape[:-2], -1)
 
 
+def fp4_nibbles(integers: AnyArray) -> npt.NDArray[np.uint8]:
+    """Integers of FP4_CODES to their four bits, uint8 of the same shape; 0 gives +0."""
+    bits_of = np.zeros(256, np.uint8)
+    bits_of[np.array(FP4_CODES[::-1], np.int8).view(np.uint8)] = np.arange(15, -1, -1)
+    return bits_of[np.asarray(integers).astype(np.int8).view(np.uint8)]
+
+
 def f32_to_int8(x: AnyArray) -> npt.NDArray[np.int8]:
     """To the nearest, ties to even, clipped to -128..127; NaN gives 0."""
     x = np.asarray(x, np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mellivora.errors import IsaError
-from mellivora.numerics.formats import BLOCK, E8M0_NAN, Format, format_of
+from mellivora.numerics.formats import BLOCK, E8M0_BIAS, E8M0_NAN, Format, format_of
 
 F32 = npt.NDArray[np.float32]
 AnyArray = npt.NDArray[Any]
@@ -26,6 +26,12 @@ _POWERS: F32 = np.array(
 def power_of_two(exponents: AnyArray) -> F32:
     """2^exponent in float32, exact from -149 to 127 (0 below, infinity above)."""
     return _POWERS[exponents.astype(np.int32) + 512]
+
+
+def from_e8m0(codes: AnyArray, *, shift: int = 0) -> F32:
+    """2^(code - 127 - shift) as float32, exact down to 2^-149; 255 gives the canonical NaN."""
+    powers = power_of_two(codes.astype(np.int32) - (E8M0_BIAS + shift))
+    return np.where(codes == E8M0_NAN, CANONICAL_NAN, powers)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,8 +119,7 @@ class BlockTensor:
         """Scales of slice j as float32, [rows, k/32] ([rows, 1] if row-scaled); exact."""
         if self.format.scale != "e8m0":
             return self.scales.astype(np.float32)
-        exponents = self.scales.astype(np.int32) - (127 + self.format.frac_bits + 8 * j)
-        return np.where(self.scales == E8M0_NAN, CANONICAL_NAN, power_of_two(exponents))
+        return from_e8m0(self.scales, shift=self.format.frac_bits + 8 * j)
 
     def integers(self) -> npt.NDArray[np.int32]:
         """All slices put together, less the zero point: int32 [rows, k]."""

@@ -30,9 +30,10 @@ INT32 = npt.NDArray[np.int32]
 def passes(a_slices: int, b_slices: int) -> list[tuple[int, int]]:
     """Passes (i, j) over slices, in order of weight: 1 for 1x1, 2 for 2x1, 4 for 2x2, 8 for 3x3.
 
-    Lower slices are unsigned bytes, so a product of two of them has a positive mean: leaving out the first
-    order that could be dropped (i + j = slices) would bias every sum (2x2: rms 0.099 against 0.001 on a K = 512
-    normal product). It is kept where both sides are sliced; what is dropped is 2^-16 of that again.
+    Lower slices are unsigned bytes, so a product of two of them has a positive mean: leaving out
+    the first order that could be dropped (i + j = slices) would bias every sum (2x2: rms 0.099
+    against 0.001 on a K = 512 normal product). It is kept where both sides are sliced; what is
+    dropped is 2^-16 of that again.
     """
     limit = max(a_slices, b_slices) + (a_slices > 1 and b_slices > 1)
     pairs = [(i, j) for i in range(a_slices) for j in range(b_slices) if i + j < limit]

@@ -206,12 +206,9 @@ class Machine:
             if len({one.opcode if one else -1 for one in at}) > 1:
                 raise collective_fault(self.cores, at)
             if at[0] and at[0].opcode == _EXCHANGE:
-                kept = [(core.scratchpad.copy(), core.accumulators.copy()) for core in self.cores]
                 try:
                     meaning.exchange(self.cores, [one.slots for one in at if one])
                 except Fault:
-                    for core, memory in zip(self.cores, kept, strict=True):
-                        core.scratchpad[...], core.accumulators[...] = memory
                     raise collective_fault(self.cores, at) from None
 
 
