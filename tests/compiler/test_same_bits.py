@@ -42,9 +42,7 @@ def text(sequence: int) -> list[int]:
 @cache
 def on(name: str, activations: str) -> Engine:
     batch = MAX_BATCH.get((name, activations), 8)
-    return engine(
-        load_model("tiny").graph, CHIPS[name], activations=activations, max_batch=batch
-    )
+    return engine(load_model("tiny").graph, CHIPS[name], activations=activations, max_batch=batch)
 
 
 @cache
