@@ -34,7 +34,7 @@ from mellivora.runtime.sampling import Sampling, sample
 from mellivora.sim.expand import expand
 
 PROMPT = "KING RICHARD III:\nSay, I"
-BLOCK = re.compile(r"(<!-- one_token: (\w+) -->\n```text\n)(.*?)(\n```\n)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- one_token: (\w+) -->\n```text\n)(.*?)(```\n)", re.DOTALL)
 
 
 class Step:
@@ -327,7 +327,7 @@ def timing(step: Step) -> str:
 
 def quoted(page: str, made: dict[str, str]) -> str:
     """The page with every quoted step as it is now."""
-    return BLOCK.sub(lambda m: m[1] + made[m[2]] + m[4], page)
+    return BLOCK.sub(lambda m: m[1] + made[m[2]] + "\n" + m[4], page)
 
 
 def main() -> None:
