@@ -1,0 +1,29 @@
+"""The chip in Amaranth. So far: its numeric primitives, each equal to `numerics` bit for bit.
+
+Needs the extra `rtl`; importing this package alone does not import Amaranth.
+
+    primitive("fp32_add").compute(a, b)              the numerics function
+    simulate.build(primitive("fp32_add").create())   the hardware, run at a million vectors a second
+    emit.verilog(primitive("fp32_add").create())     for anyone else's tools
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from mellivora.rtl.primitive import Primitive
+
+__all__ = ["PRIMITIVES", "Primitive", "primitive"]
+
+PRIMITIVES: dict[str, str] = {
+    "fp32_add": "fp32_add:FP32_ADD",
+    "fp32_add_2": "fp32_add:FP32_ADD_2",
+    "fp32_mul": "fp32_mul:FP32_MUL",
+}
+"""Name -> module:object, looked up when asked for."""
+
+
+def primitive(name: str) -> Primitive:
+    """The primitive of that name; KeyError if it is not in PRIMITIVES."""
+    module, _, attribute = PRIMITIVES[name].partition(":")
+    return getattr(import_module(f"mellivora.rtl.{module}"), attribute)

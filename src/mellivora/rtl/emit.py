@@ -1,0 +1,66 @@
+"""A component as text: RTLIL for our own simulation, one Verilog file for anyone's tools.
+
+    verilog(FP32_ADD.create()) -> str        python -m mellivora.rtl.emit FOLDER  writes all of them
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from amaranth._toolchain.yosys import find_yosys
+from amaranth.back import rtlil as backend
+
+from mellivora.rtl.sharing import collect
+
+_TOP = re.compile(r"^ *attribute \\top 1\n", re.MULTILINE)
+
+
+def rtlil(component: Any) -> str:
+    """RTLIL of the component and of all it shares; the top is named `component.module_name`."""
+    done: dict[str, str] = {}
+    todo = {component.module_name: component}
+    while todo:
+        name, part = todo.popitem()
+        with collect() as wanted:
+            done[name] = backend.convert(part, name=name, emit_src=False)
+        todo |= {other: wanted[other] for other in wanted if other not in done}
+    top = done.pop(component.module_name)
+    return "".join(_TOP.sub("", done[name]) for name in sorted(done)) + top
+
+
+def verilog(component: Any) -> str:
+    """Verilog-2005 of the component and of all it shares, in one file."""
+    script = [
+        f"read_rtlil <<rtlil\n{rtlil(component)}\nrtlil",
+        f"hierarchy -check -top {component.module_name}",
+        "proc -nomux -norom",
+        "memory_collect",
+        "attrmap -remove generator -remove src -remove top",
+        "write_verilog -norename",
+    ]
+    return yosys("\n".join(script))
+
+
+def yosys(script: str, *options: str) -> str:
+    """What Amaranth's yosys prints for a script."""
+    # Its warning that not every process can become Verilog is no news: Amaranth emits none such.
+    tool = find_yosys(lambda version: version >= (0, 40))
+    return tool.run(["-q", *options, "-"], script, ignore_warnings=True)
+
+
+def main() -> int:
+    """Write every primitive to FOLDER/<name>.v."""
+    from mellivora.rtl import PRIMITIVES, primitive
+
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in PRIMITIVES:
+        (folder / f"{name}.v").write_text(verilog(primitive(name).create()), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

