@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Stream the answer to stdout, then print what it took on the chip; write report and trace.
 
     Returns prompt, text, counts, chip, `phases` (Phase.facts of "prefill" and "decode") and `host`.
-    A report is drawn from these and, of one decode step, `timeline` and `memory` (runtime.measure).
+    A report is drawn from these and, of one decode step, what report.step adds.
     """
     from mellivora.runtime.llm import LLM, check_prompt
     from mellivora.runtime.sampling import Sampling
@@ -233,17 +233,15 @@ def _write(llm: LLM, facts: dict[str, Any], report: Path | None, trace: Path | N
     """Report and trace of one decode step in the middle of the answer, each file whole or not at
     all.
     """
-    from mellivora.runtime.measure import memory_map, timeline
-
     position = min(facts["prompt_tokens"] + facts["tokens"] // 2, llm.executable.context - 1)
     batch = [(slot, 0, position) for slot in range(facts["batch"])]
     result = llm.engine.device.timing("decode", llm.engine.decode_settings(batch))
     symbols = llm.engine.device.program.entries["decode"].symbols
     if report:
         from mellivora.report import write_report
+        from mellivora.report.step import step_facts
 
-        drawn = {"timeline": timeline(result, symbols), "memory": memory_map(llm.executable)}
-        write_report(report, {**facts, **drawn})
+        write_report(report, {**facts, **step_facts(llm.engine, result)})
         print(f"wrote {report}")
     if trace:
         from mellivora.sim.trace import write_trace

@@ -20,6 +20,7 @@ from mellivora.runtime.engine import Engine
 from mellivora.sim.energy import energy
 from mellivora.sim.result import LabelTime, Roofs, TimingResult
 from mellivora.sim.stalls import CAUSES
+from mellivora.sim.trace import data_begin
 from mellivora.spec import ChipSpec
 
 PAIR_TOKENS = 2 * TILE_TOKENS
@@ -187,15 +188,15 @@ def measure_decode(engine: Engine, context: int, steps: int, *, batch: int = 1) 
 
 def timeline(result: TimingResult, symbols: Sequence[Any], *, core: int = 0) -> dict[str, Any]:
     """Slices of one core: rows [engine, start, end, label number] in cycles, at most
-    TIMELINE_SLICES.
+    TIMELINE_SLICES. A transfer is there while its data moves, so slices of an engine never overlap.
 
     `left_out` says how many later ones are not there.
     """
     names, of_row = result.label_rows(symbols)
     engines = result.operations[core]["engine"]
-    rows = np.stack(
-        [engines.astype(np.int64), result.start[core], result.end[core], of_row[core]], axis=1
-    )
+    begin, end = data_begin(result, core), result.end[core]
+    rows = np.stack([engines.astype(np.int64), begin, end, of_row[core]], axis=1)
+    rows = rows[end > begin]
     rows = rows[np.argsort(rows[:, 1], kind="stable")]
     return {
         "core": core,
