@@ -1,9 +1,10 @@
 """Fused attention: keys and values stream in fixed tiles of 128 tokens, softmax runs online.
 
-Two tiles an iteration, so that MATRIX works on one while VECTOR works on the other. The order of arithmetic in
-a row is fixed by the tiles' positions alone. A tile that lies wholly past a row's limit changes nothing: its
-weights are exactly zero and the running maximum stays. V's scales (one a token) are multiplied into the
-softmax weights before those are quantised; what is left of V are integers.
+Two tiles an iteration, so that MATRIX works on one while VECTOR works on the other. The order of
+arithmetic in a row is fixed by the tiles' positions alone. A tile that lies wholly past a row's
+limit changes nothing: its weights are exactly zero and the running maximum stays. V's scales (one a
+token) are multiplied into the softmax weights before those are quantised; what is left of V are
+integers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mellivora.compiler.plan import Layer
 from mellivora.isa.modes import BFormat, Func, Op, Reduce, matmul_mode
 
 LOWEST = -1e30
-"""Start of the running maximum: finite, so that a row masked in its first tiles stays free of NaN."""
+"""Start of the running maximum: finite, so a row masked in its first tiles stays free of NaN."""
 
 
 @dataclass
@@ -81,8 +82,9 @@ class Attention:
     ) -> tuple[Tile, RowVec]:
         """(unnormalised output [rows, head_dim], factor a row that normalises it).
 
-        rows: query rows, row h*tokens + t belongs to token t; q: A operand rows of head_dim; limit: columns of
-        tile 0 that row 0 sees (its position + 1), changed; offset: of tile 0 in units of 32 bytes, changed.
+        rows: query rows, row h*tokens + t belongs to token t; q: A operand rows of head_dim; limit:
+        columns of tile 0 that row 0 sees (its position + 1), changed; offset: of tile 0 in units of
+        32 bytes, changed.
         """
         k, b, kv = self.kernel, self.buffers, self.kv
         self.rows, self.tokens, self.limit = rows, tokens, limit
@@ -103,6 +105,9 @@ class Attention:
                     far=Region(memory, 0, 1),
                 )
                 k.scalar("add", offset, offset, kv.tile_bytes // 32)
+            if k.chip.columns >= TILE_TOKENS:  # both tiles' scores stay in accumulators for a while
+                panels = -(-kv.head_dim // k.chip.columns)
+                k.reserve_accumulators((2 if panels == 1 else 2 + panels) * b.rows)
             scores = [self._scores(i, q, q_scales, q_plane) for i in range(2)]
             for i, (tile, acc) in enumerate(scores):
                 self._softmax(i, tile)
@@ -118,7 +123,7 @@ class Attention:
         return RowVec(self.buffers.state[name].at(), 4)
 
     def _scores(self, i: int, q: Ref, q_scales: Ref, q_plane: int) -> tuple[Tile, Buffer | None]:
-        """Q @ K of tile i, and the accumulators it stays in (None: it was copied to the scratchpad)."""
+        """Q @ K of tile i, and the accumulators it stays in (None: copied to the scratchpad)."""
         k, kv, b, rows = self.kernel, self.kv, self.buffers, self.rows
         mode = matmul_mode(BFormat.MX8, a_slices=kv.slices, b_slices=kv.slices)
         width = min(k.chip.columns, TILE_TOKENS)

@@ -1,7 +1,7 @@
-"""Kernel pieces that prefill and decode share: operands, weight streaming, norm, activation, rotation.
+"""Kernel pieces of prefill and decode: operands, weight streaming, norm, activation, rotation.
 
-Nothing here depends on how the work is divided; the arithmetic of a row is the same everywhere, which is why
-outputs do not depend on batch, cores, chunking or preset.
+Nothing here depends on how the work is divided; the arithmetic of a row is the same everywhere,
+which is why outputs do not depend on batch, cores, chunking or preset.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass
 
 from mellivora.compiler.ir import Operand, Reg
-from mellivora.compiler.kernel import Buffer, Kernel, Ref, RowVec, Tile
+from mellivora.compiler.kernel import ALIGN_BYTES, Buffer, Kernel, Ref, RowVec, Tile, no_room
 from mellivora.compiler.pack import PackedTile, TileSpec
-from mellivora.errors import CompileError
+from mellivora.compiler.rounding import round_up
 from mellivora.isa.modes import Func, Op, Reduce, matmul_mode
 
 LOG2E = math.log2(math.e)
@@ -66,18 +66,15 @@ class Ring:
 
     def next(self, size: int) -> Ref:
         if size > self.buffer.size:
-            raise CompileError(
-                "MV0403",
-                "the chip's scratchpad is too small for this model",
-                where="weight ring",
+            raise no_room(
+                "weight ring",
                 given=f"{size} bytes in one piece",
                 allowed=f"{self.buffer.size} bytes left for weights",
-                hint="use a chip with more sram_bytes, a smaller batch, or fewer slices",
             )
         if self.head + size > self.buffer.size:
             self.head = 0
         at = self.head
-        self.head = -(-(at + size) // 64) * 64
+        self.head = round_up(at + size, ALIGN_BYTES)
         return self.buffer.at(at)
 
 
@@ -210,7 +207,7 @@ def gated(
     cols: int,
     activation: str,
 ) -> None:
-    """out = activation(gate) * up. sigmoid(z) = 1 / (1 + 2^(-z log2 e)), built from table functions."""
+    """out = activation(gate) * up, with sigmoid(z) = 1 / (1 + 2^(-z log2 e)) of table functions."""
     if activation == "silu":
         kernel.vew(temp, gate, rows=rows, cols=cols, op1=Op.MUL, b=-LOG2E, func=Func.EXP2)
     else:  # gelu_tanh(x) = x * sigmoid(2 * sqrt(2/pi) * (x + 0.044715 x^3))
@@ -243,7 +240,10 @@ def rotate(
     head_dim: int,
     upper: Tile | None = None,
 ) -> None:
-    """Rotate the two halves of x in place: (a, b) -> (a cos - b sin, b cos + a sin). upper: b, if x is dynamic."""
+    """Rotate the halves of x in place: (a, b) -> (a cos - b sin, b cos + a sin).
+
+    upper: b, if x is dynamic.
+    """
     half = head_dim // 2
     a, b = x, upper or Tile(x.ref.plus(4 * half), x.stride)
     other = Tile(temp.ref.plus(4 * half), temp.stride)
@@ -251,10 +251,3 @@ def rotate(
     kernel.vew(other, a, rows=rows, cols=half, op1=Op.MUL, b=sin)
     kernel.vew(a, a, rows=rows, cols=half, op1=Op.MUL, b=cos, op2=Op.SUB, c=temp)
     kernel.vew(b, b, rows=rows, cols=half, op1=Op.MUL, b=cos, op2=Op.ADD, c=other)
-
-
-def split(total: int, width: int) -> list[tuple[int, int]]:
-    """(start, end) pieces of at most width, as even as possible in multiples of 4."""
-    pieces = -(-total // width)
-    step = min(-(-(-(-total // pieces)) // 4) * 4, width)
-    return [(start, min(start + step, total)) for start in range(0, total, step)]

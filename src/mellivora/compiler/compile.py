@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from mellivora.compiler.decode import Decode
-from mellivora.compiler.decoder import Decoder, Request, Slices, Tables
+from mellivora.compiler.decoder import Decoder
 from mellivora.compiler.emit import emit
+from mellivora.compiler.head import HeadTiles
 from mellivora.compiler.hoist import hoist
 from mellivora.compiler.ir import text as low_text
+from mellivora.compiler.kernel import NoRoom
 from mellivora.compiler.layout import (
     MAX_BATCH,
     TILE_TOKENS,
@@ -20,10 +21,12 @@ from mellivora.compiler.layout import (
     decode_parameters,
     prefill_parameters,
 )
-from mellivora.compiler.pack import B_FORMAT, SLICES, Bytes, Image, Weights, pack_image, row_table
+from mellivora.compiler.pack import Bytes, Image, Weights, pack_image
 from mellivora.compiler.plan import DecoderPlan, fuse
 from mellivora.compiler.prefill import Prefill
+from mellivora.compiler.request import Request, Slices
 from mellivora.compiler.sync import sync
+from mellivora.compiler.tables import plan_tables, tables_image
 from mellivora.errors import CompileError
 from mellivora.graph.ir import Graph
 from mellivora.graph.verify import verify
@@ -41,8 +44,8 @@ ACTIVATIONS = {
     "x2": Slices(qkv=2, weights=2, out=2, ffn=2, head=2, kv=2),
     "x3": Slices(qkv=3, weights=3, out=3, ffn=3, head=3, kv=3),
 }
-"""Precision of activations by name. "mxint8" keeps the KV cache and the feed-forward part (most of the work) in
-MXINT8 and gives the few sensitive inputs a second slice: docs/design/0004.
+"""Precision of activations by name. "mxint8" keeps the KV cache and the feed-forward part (most of
+the work) in MXINT8 and gives the few sensitive inputs a second slice: docs/design/0004.
 """
 ROWS_PER_CORE = (32, 16, 8, 4, 2, 1)
 
@@ -79,8 +82,8 @@ def compile_model(
 ) -> Compiled:
     """Compile a decoder-only language model for `chip`.
 
-    activations: format of activations and of the KV cache (mxint8, x2, x3). context: positions a sequence may
-    have. Raises CompileError MV04xx.
+    activations: format of activations and of the KV cache (mxint8, x2, x3). context: positions a
+    sequence may have. Raises CompileError MV04xx.
     """
     if activations not in ACTIVATIONS:
         raise CompileError(
@@ -160,7 +163,7 @@ def compile_model(
         compiled.images = {
             "decode": images,
             "prefill": pack_image(image, weights),
-            "tables": _tables_image(request),
+            "tables": tables_image(request.tables, plan, weights, request.kv.head_dim, context),
         }
         compiled.notes = weights.notes
     return compiled
@@ -224,74 +227,22 @@ def _request(
         chip,
         kv,
         slices,
-        _tables(plan, weights, layer.head_dim, context),
+        plan_tables(plan, weights, layer.head_dim, context),
         max_batch,
         0,
     )
 
 
-def _tables(plan: DecoderPlan, weights: Weights, head_dim: int, context: int) -> Tables:
-    """Offsets of rotary tables, zeros and embedding rows."""
-    at, rope = 0, {}
-    for layer in plan.layers:
-        if layer.rope not in rope:
-            rope[layer.rope] = at
-            at += context * head_dim * 4
-    zeros, at = at, at + (1 << 16)
-    fmt = weights.fmt(plan.embed)
-    codes = {"q4_0": 16, "q4_1": 16, "mxfp4": 16, "mxfp6": 24}.get(fmt, 32 * SLICES.get(fmt, 1))
-    scale = {"q8_0": 2, "q4_0": 2, "q4_1": 4}.get(fmt, 1)
-    if fmt in ("mxfp4", "mxfp6"):
-        raise CompileError(
-            "MV0425",
-            "an embedding table of this format has no converter",
-            where=plan.embed,
-            given=fmt,
-            allowed=", ".join(f for f in B_FORMAT if f not in ("mxfp4", "mxfp6")),
-            hint="quantise the embedding to mxint8",
-        )
-    pitch = -(-(plan.hidden // 32 * (codes + scale)) // 32) * 32
-    rows = weights.shape(plan.embed)[0]
-    return Tables(rope, zeros, at, pitch, fmt, at + rows * pitch)
-
-
-def _tables_image(request: Request) -> Bytes:
-    tables, hd = request.tables, request.kv.head_dim
-    out = np.zeros(tables.size, np.uint8)
-    for (theta, divisor), at in tables.rope.items():
-        factors = None if divisor is None else request.weights.vector(divisor)
-        table = rope_table(theta, factors, hd, request.kv.context)
-        out[at : at + table.nbytes] = table.reshape(-1).view(np.uint8)
-    rows, pitch = row_table(request.weights.matrix(request.plan.embed))
-    assert pitch == tables.embed_pitch
-    out[tables.embed :] = rows.reshape(-1)
-    return out
-
-
-def rope_table(
-    theta: float, factors: npt.NDArray[np.float32] | None, head_dim: int, context: int
-) -> npt.NDArray[np.float32]:
-    """[context][cos of head_dim/2 | sin of head_dim/2], angles in FP32 as the models' own code has them."""
-    exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    frequency = np.float32(1.0) / np.power(np.float32(theta), exponent, dtype=np.float32)
-    if factors is not None:
-        frequency = frequency / factors
-    angle = np.arange(context, dtype=np.float32)[:, None] * frequency[None, :]
-    return np.concatenate([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
-
-
-def _prefill(request: Request, head: object) -> tuple[Prefill, Image]:
+def _prefill(request: Request, head: HeadTiles) -> tuple[Prefill, Image]:
     """Prefill with as many rows a core as the scratchpad and the accumulators hold."""
-    last: CompileError | None = None
+    last: NoRoom | None = None
     for rows in ROWS_PER_CORE:
         request.rows = rows
         image = Image()
         try:
             prefill = Prefill(request, [image], 1, rows)
-            prefill.build(head)  # type: ignore[arg-type]
-        except CompileError as error:
-            if error.code not in ("MV0403", "MV0404"):
-                raise
+            prefill.build(head)
+        except NoRoom as error:
             last = error
             continue
         return prefill, image

@@ -1,8 +1,8 @@
 """Pass `emit`: low-level IR to instruction words.
 
 Constants over 2047 go through a small cache of scalar registers (least recently used goes first); a
-configuration is written when it differs from the engine's last. More than two waits or posts on one operation
-spill into SYNC operations before or after it.
+configuration is written when it differs from the engine's last. More than two waits or posts on one
+operation spill into SYNC operations before or after it.
 """
 
 from __future__ import annotations
@@ -145,8 +145,7 @@ class _Emitter:
         tokens = waits + [0] * (2 - len(waits)) + first + [0] * (2 - len(first))
         self.instruction(op.name, op.slots, op.label, tokens)
         while rest:
-            pair = (rest[:2] + [0])[:2]
-            rest = rest[2:]
+            pair, rest = [*rest[:2], 0][:2], rest[2:]
             self.instruction(sync, [], op.label, [0, 0, *pair])
 
     def configure(self, op: EngineOp) -> None:

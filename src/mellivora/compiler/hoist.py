@@ -1,8 +1,8 @@
 """Pass `hoist`: bring weight LOADs as far forward in program order as their buffers allow.
 
-CONTROL dispatches in order into queues of finite depth, so a LOAD that stands late in the program is
-dispatched late. Placed right behind the last reader of its bytes, LOAD runs ahead over everything else, layer
-boundaries included: weights wait for nobody.
+CONTROL dispatches in order into queues of finite depth, so a LOAD that stands late in the program
+is dispatched late. Placed right behind the last reader of its bytes, LOAD runs ahead over
+everything else, layer boundaries included: weights wait for nobody.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from mellivora.compiler.sync import engine_ops
 
 
 def hoist(items: list[Item]) -> list[Item]:
-    """Items with `prefetch` operations moved forward; their order among themselves stays. Loops are walked too."""
+    """Items with `prefetch` operations moved forward, in their order; loops are walked too."""
     after: dict[int, list[EngineOp]] = {}
     last_use: dict[str, list[tuple[int, int, int]]] = {}
     written: dict[Reg, int] = {}

@@ -1,13 +1,13 @@
-"""The compiler's low-level IR: engine operations with the memory they touch, scalar operations, loops.
+"""The compiler's low-level IR: engine operations with the memory they touch, scalars, loops.
 
-Kernels write it in plain program order and never mention a semaphore; `sync` places those, `emit` turns the
-result into instruction words.
+Kernels write it in plain program order and never mention a semaphore; `sync` places those, `emit`
+turns the result into instruction words.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Union
+from typing import NamedTuple, TypeAlias
 
 from mellivora.isa.table import BY_NAME
 
@@ -18,7 +18,7 @@ class Reg(NamedTuple):
     number: int
 
 
-Operand = Union[int, Reg]
+Operand: TypeAlias = int | Reg
 
 ZERO, CORE_ID, CORES = Reg(0), Reg(1), Reg(2)
 
@@ -68,7 +68,7 @@ class Loop:
     body: list[Item] = field(default_factory=list)
 
 
-Item = Union[EngineOp, ScalarOp, Loop]
+Item: TypeAlias = EngineOp | ScalarOp | Loop
 
 
 def text(items: list[Item], labels: list[str], indent: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Kernel builder: what kernels are written with. Tiles in, low-level IR out, regions noted on the way."""
+"""Kernel builder: tiles in, low-level IR out, regions noted on the way."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from mellivora.compiler.emit import CACHE_FIRST
 from mellivora.compiler.ir import EngineOp, Item, Loop, Operand, Reg, Region, ScalarOp
+from mellivora.compiler.rounding import round_up
 from mellivora.errors import CompileError
 from mellivora.isa.encoding import ACCUMULATOR_BASE
 from mellivora.isa.modes import Deq, Func, Kind, Op, Reduce, Store, vew_fn, vew_mode, vquant_mode
@@ -17,9 +19,25 @@ from mellivora.spec import ChipSpec
 ALIGN_BYTES = 64
 
 
+class NoRoom(CompileError):
+    """The scratchpad or the accumulators do not hold the kernel; with fewer rows it may fit."""
+
+
+def no_room(where: str, *, given: str, allowed: str) -> NoRoom:
+    """The error of a scratchpad that is too small."""
+    return NoRoom(
+        "MV0403",
+        "the chip's scratchpad is too small for this model",
+        where=where,
+        given=given,
+        allowed=allowed,
+        hint="use a chip with more sram_bytes, a smaller batch, or fewer slices",
+    )
+
+
 @dataclass(frozen=True)
 class Buffer:
-    """Bytes [address, address + size) of the scratchpad or the accumulators. Conflicts: within `root`."""
+    """Bytes [address, address + size) of scratchpad or accumulators. Conflicts: within `root`."""
 
     root: str
     address: int
@@ -31,7 +49,7 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Ref:
-    """A place in a buffer. With reg, the address is in that register and the whole buffer is touched."""
+    """A place in a buffer. With reg, the address is in it and the whole buffer is touched."""
 
     buffer: Buffer
     offset: int = 0
@@ -76,7 +94,7 @@ class Exponents(Tile):
     """One E8M0 byte a column."""
 
 
-Term = Tile | float | None
+Term: TypeAlias = Tile | float | None
 
 
 def float_bits(value: float) -> int:
@@ -112,22 +130,19 @@ class Kernel:
     def alloc(self, name: str, size: int, *, root: str | None = None) -> Buffer:
         """A buffer of its own in the scratchpad. Raises MV0403 when the scratchpad is full."""
         address = self.free_bytes
-        self.free_bytes = -(-(address + size) // ALIGN_BYTES) * ALIGN_BYTES
+        self.free_bytes = round_up(address + size, ALIGN_BYTES)
         if self.free_bytes > self.chip.sram_bytes:
-            raise CompileError(
-                "MV0403",
-                "the chip's scratchpad is too small for this model",
-                where=f"{self.chip.name}: buffer {name}",
+            raise no_room(
+                f"{self.chip.name}: buffer {name}",
                 given=f"{self.free_bytes} bytes",
                 allowed=f"{self.chip.sram_bytes} bytes a core",
-                hint="use a chip with more sram_bytes, a smaller batch, or fewer slices",
             )
         self.buffers[name] = Buffer(root or self.overlay_root or name, address, size)
         return self.buffers[name]
 
     @contextmanager
     def overlay(self, root: str, phases: int) -> Iterator[Callable[[], None]]:
-        """Buffers of phases that never live at once share bytes: call the given function to start each phase."""
+        """Phases that never live at once share bytes: call what this gives to start each."""
         base, top, outer = self.free_bytes, self.free_bytes, self.overlay_root
         started = 0
 
@@ -140,10 +155,10 @@ class Kernel:
         assert started == phases, f"{started} phases of {phases}"
         self.free_bytes, self.overlay_root = max(top, self.free_bytes), outer
 
-    def accumulators(self, rows: int) -> Buffer:
-        """The next `rows` accumulator rows, round robin."""
+    def reserve_accumulators(self, rows: int) -> None:
+        """The next calls of `accumulators`, up to `rows` rows in all, give rows apart."""
         if rows > self.chip.accumulator_rows:
-            raise CompileError(
+            raise NoRoom(
                 "MV0404",
                 "too many rows for the accumulators",
                 given=str(rows),
@@ -152,6 +167,10 @@ class Kernel:
             )
         if self.next_accumulator + rows > self.chip.accumulator_rows:
             self.next_accumulator = 0
+
+    def accumulators(self, rows: int) -> Buffer:
+        """The next `rows` accumulator rows, round robin; earlier ones may be given again."""
+        self.reserve_accumulators(rows)
         start, pitch = self.next_accumulator, 4 * self.chip.columns
         self.next_accumulator += rows
         return Buffer("acc", ACCUMULATOR_BASE + start * pitch, rows * pitch)
@@ -227,7 +246,7 @@ class Kernel:
         near_size: int | None = None,
         prefetch: bool = False,
     ) -> None:
-        """LOAD, LOADM or STORE; n inner first; strides of the outer dimensions in d (DRAM) and p (scratchpad)."""
+        """LOAD, LOADM or STORE; n inner first; outer strides in d (DRAM) and p (scratchpad)."""
         counts = [*n, 1, 1, 1, 1][:4]
         config = (*([*d, 0, 0, 0][:3]), *([*p, 0, 0, 0][:3]))
         local = near.region(n[0] if len(n) == 1 else near_size)
@@ -247,7 +266,7 @@ class Kernel:
     ) -> tuple[Operand, Operand, Kind, tuple[Region, ...]]:
         if term is None:
             return 0, 0, Kind.CONST, ()
-        if isinstance(term, float):
+        if isinstance(term, int | float):
             return float_bits(term), 0, Kind.CONST, ()
         if isinstance(term, RowVec):
             return term.ref.operand, term.stride, Kind.ROW, (term.region(rows, 4),)
@@ -327,7 +346,7 @@ class Kernel:
         b: Tile | None = None,
         wide: bool = False,
     ) -> None:
-        """Slices of a (times b) at dst, planes `plane` bytes apart; a scale byte for each block of 32 (or row)."""
+        """Slices of a (times b) at dst, `plane` bytes apart; a scale byte a block (or a row)."""
         b_value, b_stride, b_kind, b_reads = self._term(b, rows, cols)
         mode = vquant_mode(Store(slices), b=b_kind if b is not None else None, wide=wide)
         writes = [scale.region(rows, 1 if wide else cols // 32)]

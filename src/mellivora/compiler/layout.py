@@ -1,8 +1,9 @@
-"""Where things lie: DRAM windows, the KV cache, the parameter memory. Shared by kernels, runtime and reports.
+"""Where things lie: DRAM windows, the KV cache, the parameter memory. Shared by kernels, runtime
+and reports.
 
-KV cache: [slot][layer][key head][tile of 128 tokens][K part | V part]. K is kept as MATRIX wants its B
-operand (token = column, blocks along the head dimension), V as rows of one token (k = token). Blocks lie
-along the head dimension, a token at a time, so nothing is ever quantised across tokens.
+KV cache: [slot][layer][key head][tile of 128 tokens][K part | V part]. K is kept as MATRIX wants
+its B operand (token = column, blocks along the head dimension), V as rows of one token (k = token).
+Blocks lie along the head dimension, a token at a time, so nothing is ever quantised across tokens.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from mellivora.compiler.rounding import ceil_div
+
 TILE_TOKENS = 128
-"""KV tiles start at multiples of this on every chip: part of the definition of the result, not of a preset."""
+"""KV tiles start at multiples of this on every chip: part of the result, not of a preset."""
 
 
 class Win(IntEnum):
@@ -38,8 +41,7 @@ class KvLayout:
     @property
     def tiles(self) -> int:
         """Tiles a head has; one more than needed, since kernels take two at a time."""
-        needed = -(-self.context // TILE_TOKENS)
-        return needed + needed % 2
+        return 2 * ceil_div(self.context, 2 * TILE_TOKENS)
 
     @property
     def k_block_bytes(self) -> int:

@@ -1,7 +1,8 @@
 """Weight tiles in the order in which MATRIX reads them, and the images they make up.
 
-A tile is up to `columns` output features times all of k: for each block of 32 along k, `dwords` rows of
-[column][4 bytes], then the columns' scales. Codes keep their block format; packing only moves bytes.
+A tile is up to `columns` output features times all of k: for each block of 32 along k, `dwords`
+rows of [column][4 bytes], then the columns' scales. Codes keep their block format; packing only
+moves bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mellivora import numerics
+from mellivora.compiler.rounding import round_up
 from mellivora.errors import CompileError
 from mellivora.graph.ir import Graph, ParamSpec
 from mellivora.isa.modes import B_DWORDS, B_SCALE_BYTES, BFormat
@@ -81,7 +83,7 @@ class Image:
 
     def place(self, size: int) -> int:
         offset = self.size
-        self.size = -(-(offset + size) // ALIGN_BYTES) * ALIGN_BYTES
+        self.size = round_up(offset + size, ALIGN_BYTES)
         return offset
 
     def tile(self, spec: TileSpec, parts: Sequence[Part]) -> PackedTile:
@@ -224,7 +226,7 @@ def row_table(tensor: numerics.BlockTensor) -> tuple[Bytes, int]:
     if tensor.offsets is not None:
         parts.append(np.ascontiguousarray(tensor.offsets).view(np.uint8).reshape(rows, -1))
     size = sum(p.shape[1] for p in parts)
-    pitch = -(-size // 32) * 32
+    pitch = round_up(size, 32)
     table = np.zeros((rows, pitch), np.uint8)
     table[:, :size] = np.concatenate(parts, axis=1)
     return table, pitch

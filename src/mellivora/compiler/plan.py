@@ -1,13 +1,13 @@
 """Pass `fuse`: recognise the decoder layers of a graph and name what each consists of.
 
-The graph is matched by structure (who feeds whom), not by node names, so that any frontend's graph with the same
-dataflow fuses. What does not match is an error that names the node: nothing falls back silently.
+The graph is matched by structure (who feeds whom), not by node names, so that any frontend's graph
+with the same dataflow fuses. What does not match is an error that names the node: nothing falls
+back silently.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mellivora.errors import CompileError
 from mellivora.graph.ir import Graph, Node
@@ -81,18 +81,24 @@ class DecoderPlan:
         return "\n".join([*lines, f"{self.norm} {self.head} softcap={self.logit_softcap}"])
 
 
-@dataclass
-class _Matcher:
-    graph: Graph
-    uses: Mapping[str, list[Node]] = field(init=False)
+def _number(node: Node, name: str) -> float:
+    """A number among the attributes; the verifier has seen that it is one."""
+    value = node.attrs[name]
+    assert isinstance(value, int | float)
+    return value
 
-    def __post_init__(self) -> None:
-        uses: dict[str, list[Node]] = {}
-        for node in self.graph.nodes:
-            for name in node.inputs:
-                uses.setdefault(name, []).append(node)
-        self.uses = uses
-        self.made = {out: node for node in self.graph.nodes for out in node.outputs}
+
+def _optional(node: Node, index: int) -> str | None:
+    """The name of an operand that may be left out."""
+    return (node.inputs[index] or None) if index < len(node.inputs) else None
+
+
+class _Matcher:
+    """Walks from results to operands."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.made = {out: node for node in graph.nodes for out in node.outputs}
 
     def fail(self, node: Node | None, expected: str) -> CompileError:
         return CompileError(
@@ -112,12 +118,11 @@ class _Matcher:
 
     def linear(self, name: str) -> tuple[Linear, str]:
         node = self.producer(name, "linear")
-        bias = node.inputs[2] if len(node.inputs) > 2 and node.inputs[2] else None
-        return Linear(node.inputs[1], bias), node.inputs[0]
+        return Linear(node.inputs[1], _optional(node, 2)), node.inputs[0]
 
     def norm(self, name: str) -> tuple[Norm, str]:
         node = self.producer(name, "rms_norm")
-        return Norm(node.inputs[1], float(node.attrs["eps"])), node.inputs[0]  # type: ignore[arg-type]
+        return Norm(node.inputs[1], float(_number(node, "eps"))), node.inputs[0]
 
     def maybe_norm(self, name: str) -> tuple[Norm | None, str]:
         node = self.made.get(name)
@@ -125,9 +130,8 @@ class _Matcher:
 
     def rotated(self, name: str) -> tuple[tuple[float, str | None], Norm | None, str]:
         node = self.producer(name, "rope")
-        divisor = node.inputs[2] if len(node.inputs) > 2 and node.inputs[2] else None
         norm, source = self.maybe_norm(node.inputs[0])
-        return (float(node.attrs["theta"]), divisor), norm, source  # type: ignore[arg-type]
+        return (float(_number(node, "theta")), _optional(node, 2)), norm, source
 
     def layer(self, out: str) -> tuple[Layer, str]:
         """The layer whose result is `out`, and the name of its input. Walks backwards."""
@@ -155,7 +159,6 @@ class _Matcher:
         attn_norm, source = self.norm(attn_in)
         if source != x or rope != k_rope:
             raise self.fail(node, "a residual around attention, and one rotation for q and k")
-        a = node.attrs
         layer = Layer(
             attn_norm,
             q,
@@ -164,12 +167,12 @@ class _Matcher:
             q_norm,
             k_norm,
             rope,
-            int(a["heads"]),
-            int(a["kv_heads"]),  # type: ignore[arg-type]
-            int(a["head_dim"]),
-            float(a["scale"]),
-            int(a["window"]),
-            float(a["softcap"]),  # type: ignore[arg-type]
+            int(_number(node, "heads")),
+            int(_number(node, "kv_heads")),
+            int(_number(node, "head_dim")),
+            float(_number(node, "scale")),
+            int(_number(node, "window")),
+            float(_number(node, "softcap")),
             o,
             post_attn,
             ffn_norm,
@@ -188,7 +191,7 @@ def fuse(graph: Graph) -> DecoderPlan:
     out = graph.outputs[0]
     softcap = 0.0
     if m.producer(out, "linear", "softcap").op == "softcap":
-        softcap = float(m.made[out].attrs["cap"])  # type: ignore[arg-type]
+        softcap = float(_number(m.made[out], "cap"))
         out = m.made[out].inputs[0]
     head, normed = m.linear(out)
     norm, x = m.norm(normed)
@@ -198,7 +201,7 @@ def fuse(graph: Graph) -> DecoderPlan:
         layers.append(layer)
     scale = 1.0
     if m.made[x].op == "scale":
-        scale = float(m.made[x].attrs["factor"])  # type: ignore[arg-type]
+        scale = float(_number(m.made[x], "factor"))
         x = m.made[x].inputs[0]
     embed = m.producer(x, "embedding").inputs[1]
     layers.reverse()

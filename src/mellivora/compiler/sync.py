@@ -1,15 +1,15 @@
-"""Pass `sync`: place semaphores so that every conflict between engines is ordered, in straight code and in loops.
+"""Pass `sync`: place semaphores so that every conflict between engines is ordered, in loops too.
 
-Each engine is in order, so only conflicts between different engines need a token. For an ordered pair of
-engines and one nesting level, tokens are anonymous and first-in-first-out: the k-th wait takes the k-th post.
-Dependences are found in program order and dropped when already implied (vector clocks), hence sources and
-targets both rise and the matching is exact.
+Each engine is in order, so only conflicts between different engines need a token. For an ordered
+pair of engines and one nesting level, tokens are anonymous and first-in-first-out: the k-th wait
+takes the k-th post. Dependences are found in program order and dropped when already implied (vector
+clocks), hence sources and targets both rise and the matching is exact.
 
-A loop is analysed as body;body. Dependences inside the first copy are ordinary tokens of the loop's level;
-dependences from the first copy into the second are *carried*: the source engine posts one token for each
-before the loop (priming), the target engine takes them back after it (draining). Towards the code around it
-a loop looks like one SYNC an engine before, and one after, that touch all that the body's operations of
-that engine touch.
+A loop is analysed as body;body. Dependences inside the first copy are ordinary tokens of the loop's
+level; dependences from the first copy into the second are *carried*: the source engine posts one
+token for each before the loop (priming), the target engine takes them back after it (draining).
+Towards the code around it a loop looks like one SYNC an engine before, and one after, that touch
+all that the body's operations of that engine touch.
 """
 
 from __future__ import annotations
@@ -77,17 +77,14 @@ class _Tracker:
         self, region: Region, engine: int, write: bool, known: list[int], need: list[int]
     ) -> None:
         for r in self.records.get(region.root, ()):
-            if (
-                r.engine != engine
-                and (write or r.write)
-                and r.start < region.end
-                and region.start < r.end
-            ):
-                if r.sequence > known[r.engine] and r.sequence > need[r.engine]:
-                    need[r.engine] = r.sequence
+            if r.engine == engine or not (write or r.write):
+                continue
+            overlap = r.start < region.end and region.start < r.end
+            if overlap and r.sequence > known[r.engine]:
+                need[r.engine] = max(need[r.engine], r.sequence)
 
     def _record(self, region: Region, engine: int, write: bool) -> None:
-        """A write hides what it covers (later conflicts go through it); a read hides the engine's own reads."""
+        """A write hides what it covers (later conflicts go through it); a read hides own reads."""
         kept: list[_Record] = []
         for r in self.records.get(region.root, []):
             hidden = write or (r.engine == engine and not r.write)

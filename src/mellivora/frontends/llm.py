@@ -127,8 +127,8 @@ def load_model(
     """
     if convert_to not in FORMATS or FORMATS[convert_to].is_float:
         raise ModelError(
-            "MV0256",
-            "unknown weight format",
+            "MV0217",
+            "no format that weights could be converted to",
             given=repr(convert_to),
             allowed=", ".join(name for name, fmt in FORMATS.items() if not fmt.is_float),
             hint="choose a format of the list",

@@ -125,7 +125,7 @@ def test_names_that_are_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert error_of(load_model, "nonsense", shapes_only=True).code == "MV0258"
     assert error_of(load_model, tmp_path).code == "MV0225"
     assert error_of(load_model, "qwen3-8b", shapes_only=True, weight_format="q9").code == "MV0256"
-    assert error_of(load_model, "smollm2", convert_to="f32").code == "MV0256"
+    assert error_of(load_model, "smollm2", convert_to="f32").code == "MV0217"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     missing = error_of(load_model, "smollm2")
     assert missing.code == "MV0259"
