@@ -79,7 +79,12 @@ def run_model(model: str, *, chip: str, prompt: str, max_new_tokens: int) -> dic
 
     llm = LLM(model, chip, max_batch=1, context=512)
     tokenizer = llm.model.tokenizer
-    ids = tokenizer.encode(prompt) if tokenizer else [1, 2, 3]
+    if tokenizer is None:
+        ids = [1, 2, 3]
+    elif llm.model.chat_template is not None:
+        ids = tokenizer.encode_chat([{"role": "user", "content": prompt}])
+    else:
+        ids = tokenizer.encode(prompt)
     pieces = list(llm.generate_batch([ids], max_new_tokens=max_new_tokens))
     prefill = measure_prefill(llm.engine, len(ids))
     measured = [prefill]

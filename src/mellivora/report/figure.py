@@ -81,15 +81,18 @@ _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m
 
 
 def si(value: float, unit: str = "", digits: int = 4) -> str:
-    """With a decimal prefix: 12.35 ms, 1.234 GB, 8,289 tokens/s below ten thousand."""
+    """With a decimal prefix: 12.35 ms, 1.234 GB."""
     if not value:
         return f"0 {unit}".strip()
-    if 1000 <= abs(value) < 10_000 and not unit.endswith(("B", "s", "J", "W")):
-        return f"{value:,.0f} {unit}".strip()
     for factor, prefix in (*_PREFIXES, (1e-9, "n")):
         if abs(value) >= factor or factor == 1e-9:
             return f"{value / factor:.{digits}g} {prefix}{unit}".strip()
     raise AssertionError
+
+
+def plain(value: float) -> str:
+    """Four digits at least, no prefix: 8,289 and 36.75."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def binary(size_bytes: float) -> str:

@@ -159,7 +159,10 @@ def table(one: Table) -> str:
     """A table as HTML; figures stand right."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
-        kinds = ["" if i < one.words else ' class="number"' for i in range(len(row))]
+        kinds = [
+            ' class="number"' if i >= one.words else ' class="long"' if len(text) > 30 else ""
+            for i, text in enumerate(row)
+        ]
         scope = ' scope="col"' if tag == "th" else ""
         return "".join(
             f"<{tag}{scope}{kind}>{escape(text)}</{tag}>"
@@ -190,7 +193,7 @@ def cards(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if facts.get("tokens_per_s"):
         batch = facts.get("batch", 1)
         more = f"decode, {batch} sequences at once" if batch > 1 else "decode, one sequence"
-        out.append(("On the chip", f"{f.si(facts['tokens_per_s'])} tokens/s", more))
+        out.append(("On the chip", f"{f.plain(facts['tokens_per_s'])} tokens/s", more))
     if facts.get("first_token_seconds"):
         more = f"prefill of {facts.get('prompt_tokens', '?')} tokens"
         out.append(("Time to first token", f.si(facts["first_token_seconds"], "s"), more))
@@ -327,7 +330,7 @@ def _how(facts: Mapping[str, Any]) -> str:
         rows.append(
             (
                 "This host",
-                f"The simulation made {f.si(host['tokens_per_s'])} tokens/s, the first after "
+                f"The simulation made {f.plain(host['tokens_per_s'])} tokens/s, the first after "
                 f"{f.si(host['first_token_seconds'], 's')}; timing took "
                 f"{f.si(host['timing_seconds'], 's')}.",
             )

@@ -14,6 +14,8 @@
     if (narrow()) {
       made.layout.font.size = 10;
       made.layout.dragmode = false;
+      made.layout.margin = { l: 4, r: 10, t: 8, b: 8 };
+      Object.assign(made.layout.legend, { y: 0, yref: "container", yanchor: "bottom" });
       for (const trace of made.data) if (trace.textfont) trace.textfont.size = 9;
     }
     return made;
@@ -22,6 +24,9 @@
   function draw(picture) {
     const made = spec(picture);
     drawn.add(picture);
+    if (narrow() && made.data.length > 6 && made.layout.barmode === "stack") {
+      picture.style.height = made.data.length * 16 + 300 + "px";
+    }
     Plotly.react(picture, made.data, made.layout, {
       responsive: true, displaylogo: false,
       displayModeBar: false,

@@ -175,7 +175,7 @@ def _roofs(chip: ChipSpec, low: float, high: float) -> list[dict[str, Any]]:
         )
     if dram:
         bend = max(peaks(chip).values()) / dram
-        middle = math.sqrt(left * bend)
+        middle = max(bend / 3, math.sqrt(left * bend))  # where dots are rare
         out.append(
             {
                 "type": "scatter",
@@ -213,7 +213,7 @@ def _dots(seen: list[Dot], tints: Mapping[str, str], *, filled: bool) -> dict[st
         "hovertext": [
             f"<b>{dot.kind or 'other'}</b> ({dot.phase})<br>"
             f"{f.share(dot.cycles, dot.phase_cycles)} of the time, {f.count(dot.cycles)} cycles<br>"
-            f"{f.si(dot.ops_per_byte)} operations a byte<br>"
+            f"{f.plain(dot.ops_per_byte)} operations a byte<br>"
             f"{f.si(dot.ops_per_s, 'op/s')} of {f.si(dot.roof_ops_per_s, 'op/s')}<br>"
             f"{100 * dot.reached:.1f} % of its roof, which is {dot.limit}"
             for dot in seen
@@ -225,7 +225,7 @@ def _dots(seen: list[Dot], tints: Mapping[str, str], *, filled: bool) -> dict[st
 def _table(every: list[Dot]) -> f.Table:
     rows = [
         [dot.phase, dot.kind or "other", f.share(dot.cycles, dot.phase_cycles),
-         f.si(dot.ops_per_byte) if dot.dram_bytes else "no DRAM", f.si(dot.ops_per_s, "op/s"),
+         f.plain(dot.ops_per_byte) if dot.dram_bytes else "no DRAM", f.si(dot.ops_per_s, "op/s"),
          dot.limit, f"{100 * dot.reached:.1f} %"]
         for dot in every
     ]  # fmt: skip
