@@ -227,7 +227,7 @@ def test_every_picture_runs_alone(
 
 
 @pytest.mark.parametrize(
-    ("text", "code"), [("[]", "MV0881"), ("{", "MV0881"), (None, "MV0881"), ("bare", "MV0880")]
+    ("text", "code"), [("[]", "MV0886"), ("{", "MV0886"), (None, "MV0886"), ("bare", "MV0885")]
 )
 def test_facts_that_are_none(
     text: str | None, code: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -28,7 +28,7 @@ def main(name: str, draw: Draw, argv: Sequence[str] | None = None) -> None:
         found = [one for one in draw(facts) if one]
         if not found:
             raise UsageError(
-                "MV0880",
+                "MV0885",
                 "the facts have nothing for this picture",
                 where=args.source,
                 hint="give a model, or facts with a timeline and a memory map",
@@ -61,7 +61,7 @@ def facts_of(args: argparse.Namespace) -> dict[str, Any]:
             raise ValueError('no object with a "chip"')
     except (OSError, ValueError) as error:
         raise UsageError(
-            "MV0881",
+            "MV0886",
             "the file has no facts of a run",
             where=str(path),
             given=str(error),
