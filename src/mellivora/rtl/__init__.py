@@ -19,6 +19,19 @@ PRIMITIVES: dict[str, str] = {
     "fp32_add": "fp32_add:FP32_ADD",
     "fp32_add_2": "fp32_add:FP32_ADD_2",
     "fp32_mul": "fp32_mul:FP32_MUL",
+    "fp32_max": "fp32_max:FP32_MAX",
+    "int_to_fp32": "int_to_fp32:INT_TO_FP32",
+    "e8m0_expand": "e8m0:E8M0_EXPAND",
+    "dot32": "dot32:DOT32",
+    "sum32": "dot32:SUM32",
+    "scale_dot": "scale_dot:SCALE_DOT",
+    "matrix_column": "matrix_column:MATRIX_COLUMN",
+    "table_exp2": "table_functions:EXP2",
+    "table_log2": "table_functions:LOG2",
+    "table_recip": "table_functions:RECIP",
+    "table_rsqrt": "table_functions:RSQRT",
+    "mx_quantise": "mx_quantise:MX_QUANTISE",
+    "reduce_tree": "reduce_tree:REDUCE_SUM",
 }
 """Name -> module:object, looked up when asked for."""
 

@@ -29,6 +29,7 @@ def share(component: Any) -> Instance:
     wanted = _wanted.get()
     assert wanted is not None, "shared components are emitted by mellivora.rtl.emit only"
     wanted.setdefault(component.module_name, component)
+    component._MustUse__used = True  # Amaranth warns of components that were made and not placed
     ports = {
         ("i_" if member.flow == In else "o_") + "__".join(map(str, path)): Value.cast(value)
         for path, member, value in component.signature.flatten(component)
