@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -220,7 +222,7 @@ def test_every_picture_runs_alone(
     source, out = tmp_path / "facts.json", tmp_path / "out"
     source.write_text(json.dumps(facts()))
     monkeypatch.setattr("sys.argv", [name, str(source), "-o", str(out)])
-    monkeypatch.delitem(importlib.import_module("sys").modules, f"mellivora.report.{name}")
+    monkeypatch.delitem(sys.modules, f"mellivora.report.{name}")
     runpy.run_module(f"mellivora.report.{name}", run_name="__main__")
     assert capsys.readouterr().out == f"wrote {out}\n"
     Page(out.read_text("utf-8"))
@@ -266,3 +268,13 @@ def test_words_of_quantities() -> None:
         "48 GiB",
     ]
     assert (f.plain(8289.3), f.plain(36.754), f.share(1, 0)) == ("8,289", "36.75", "")
+
+
+def test_python_runs_a_picture_without_a_warning(tmp_path: Path) -> None:
+    source, out = tmp_path / "facts.json", tmp_path / "out.html"
+    source.write_text(json.dumps(facts()))
+    words = [sys.executable, "-W", "error", "-m", "mellivora.report.roofline", str(source)]
+    env = {**os.environ, "PYTHONPATH": str(Path(html.__file__).parents[2])}
+    reply = subprocess.run([*words, "-o", str(out)], capture_output=True, text=True, env=env)
+    assert (reply.returncode, reply.stderr) == (0, "")
+    assert "roofline-picture" in out.read_text("utf-8")
