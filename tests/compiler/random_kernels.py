@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from mellivora.compiler.ir import Operand, Reg, Region
+from mellivora.compiler.ir import Operand, Region
 from mellivora.compiler.kernel import Buffer, Kernel, Ref, RowVec, Tile
 from mellivora.isa.modes import BFormat, Op, Reduce, matmul_mode
 from mellivora.isa.program import Window
@@ -136,8 +136,3 @@ class RandomKernel:
             ),
             writes=(acc.at().region(None),),
         )
-
-
-def registers(kernel: Kernel) -> list[Reg]:
-    """All registers that the kernel has taken."""
-    return [Reg(number) for number in range(3, kernel.next_register)]

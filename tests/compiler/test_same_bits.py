@@ -6,6 +6,7 @@ is compared with it differs in batch, cores, preset, chunks, slots, or comes fro
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 
 import numpy as np
@@ -25,7 +26,7 @@ CHIPS: dict[str, ChipSpec] = {
     **{f"m1x{n}": chip("m1", cores=n) for n in (1, 2, 3, 4)},
     "micro": chip("micro"),
     "nano": chip("nano"),
-    # With three slices the cache's tiles alone fill nano's 64 KiB: the same eight columns, more room.
+    # With three slices the cache's tiles alone fill nano's 64 KiB. Eight columns too, more room:
     "nano-roomy": chip("nano", sram_bytes=128 * 1024),
 }
 MAX_BATCH = {("nano", "mxint8"): 4, ("nano", "mxint8-only"): 4, ("nano", "x2"): 2}
@@ -120,7 +121,7 @@ def test_a_prompt_in_any_chunks(name: str, activations: str) -> None:
     cuts += [sorted(generator.choice(np.arange(1, 300), n, replace=False)) for n in (2, 5, 9)]
     for cut in cuts:
         edges = [0, *map(int, cut), len(ids)]
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in itertools.pairwise(edges):
             rows = score(machine, 1, ids[start:end], start=start)
             assert same(rows, wanted[start:end]), (edges, start)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import random
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,12 @@ from tests.compiler.random_kernels import CHIP, WINDOWS, RandomKernel
 
 from mellivora.compiler.emit import emit
 from mellivora.compiler.hoist import hoist
-from mellivora.compiler.ir import EngineOp, Item, Loop
+from mellivora.compiler.ir import EngineOp, Item, Loop, Region
+from mellivora.compiler.kernel import Kernel, Tile
 from mellivora.compiler.sync import SYNC_NAME, Semaphores, sync
 from mellivora.errors import CompileError, IsaError
 from mellivora.isa.check import check
+from mellivora.isa.modes import Op
 from mellivora.sim.expand import expand
 from mellivora.sim.functional import Machine
 
@@ -38,6 +41,11 @@ def prove(items: list[Item], counts: tuple[int, ...]) -> None:
     check([expand(code_of(items), counts)], CHIP, WINDOWS)
 
 
+def prove_all(items: list[Item]) -> None:
+    for counts in COUNTS:
+        prove(items, counts)
+
+
 def compiled(kernel: RandomKernel) -> list[Item]:
     return sync(hoist(copy.deepcopy(kernel.kernel.items)))
 
@@ -53,9 +61,7 @@ def memory_after(items: list[Item], counts: tuple[int, ...]) -> list[npt.NDArray
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_kernels_are_proven_at_any_loop_count(seed: int) -> None:
-    items = compiled(RandomKernel(seed))
-    for counts in COUNTS:
-        prove(items, counts)
+    prove_all(compiled(RandomKernel(seed)))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -65,6 +71,17 @@ def test_the_passes_keep_what_a_kernel_computes(seed: int) -> None:
         before = memory_after(kernel.kernel.items, counts)
         after = memory_after(compiled(kernel), counts)
         assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True)), counts
+
+
+@pytest.mark.nightly
+def test_many_more_random_kernels() -> None:
+    for seed in range(1000, 3000):
+        kernel = RandomKernel(seed, size=random.Random(seed).randint(5, 80))
+        items = compiled(kernel)
+        for counts in COUNTS:
+            prove(items, counts)
+            before, after = (memory_after(x, counts) for x in (kernel.kernel.items, items))
+            assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True)), seed
 
 
 def test_without_sync_the_checker_objects() -> None:
@@ -116,8 +133,7 @@ def test_half_a_pair_stands_still_or_is_left_over(seed: int) -> None:
         kept = list(op.posts), list(op.waits)
         del (op.posts or op.waits)[-1]
         with pytest.raises(IsaError):
-            for counts in COUNTS[1:]:
-                prove(items, counts)
+            prove_all(items)
         op.posts[:], op.waits[:] = kept
 
 
@@ -128,10 +144,6 @@ def _operations(items: list[Item]) -> list[EngineOp]:
 
 def double_buffer() -> list[Item]:
     """LOAD fills two buffers in turn, VECTOR adds each to a sum, STORE writes the sum away."""
-    from mellivora.compiler.ir import Region
-    from mellivora.compiler.kernel import Kernel, Tile
-    from mellivora.isa.modes import Op
-
     k = Kernel(CHIP)
     buffers = [k.alloc(name, 32) for name in ("even", "odd", "sum")]
     even, odd, total = (Tile(buffer.at(), 32) for buffer in buffers)
@@ -177,14 +189,11 @@ def test_many_tokens_on_one_operation_spill_into_syncs() -> None:
     """A word has two waits and two posts; here every other engine must come to one VECTOR."""
     items = compiled(RandomKernel(0))
     op = next(op for op in _operations(items) if op.name == "vew")
-    index = 0
     sources = [EngineOp(SYNC_NAME[engine], []) for engine in (1, 2, 3) for _ in range(2)]
     for semaphore, source in enumerate(sources, 50):
         source.posts.append(semaphore)
         op.waits.append(semaphore)
-        items.insert(index, source)
-        index += 1
-    prove(items, (1, 1, 1))
+    prove([*sources, *items], (1, 1, 1))
 
 
 def test_more_semaphores_than_a_core_has_are_refused() -> None:
