@@ -102,6 +102,8 @@ def fault_of(line: str) -> str | None:
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
         return None if words[1] in targets else f"no target {words[1]}"
+    if words[:2] == ["python", "-m"] and words[2].startswith("mellivora"):
+        return None if importlib.util.find_spec(words[2]) else f"no module {words[2]}"
     if words[0] == "python":
         files = [word for word in words[1:] if word.startswith(("tests", "examples", "bench"))]
         missing = [word for word in files if not (ROOT / word).exists()]
@@ -223,6 +225,9 @@ def test_snippets_of_the_pages() -> None:
     printed = run_snippet(snippet("docs/add-an-op.md", "interpret("))
     assert "softcap" in printed
     assert "[[-29.92" in printed
+    on_chip = run_snippet(snippet("docs/add-an-op.md", "GraphRunner("))
+    assert on_chip.startswith("[[-29.92")
+    assert on_chip.endswith(" cycles\n")
 
 
 def test_excerpts_of_the_source_are_in_it() -> None:
