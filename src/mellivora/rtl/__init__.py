@@ -30,6 +30,13 @@ PRIMITIVES: dict[str, str] = {
     "table_log2": "table_functions:LOG2",
     "table_recip": "table_functions:RECIP",
     "table_rsqrt": "table_functions:RSQRT",
+    "table_sin_turns": "table_functions:SIN_TURNS",
+    "table_cos_turns": "table_functions:COS_TURNS",
+    "to_f16": "narrow:TO_F16",
+    "to_bf16": "narrow:TO_BF16",
+    "to_int8": "narrow:TO_INT8",
+    "from_f16": "widen:FROM_F16",
+    "from_bf16": "widen:FROM_BF16",
     "mx_quantise": "mx_quantise:MX_QUANTISE",
     "reduce_tree": "reduce_tree:REDUCE_SUM",
 }

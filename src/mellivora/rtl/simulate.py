@@ -119,22 +119,27 @@ def build(component: Any) -> Simulation:
 
 
 def pack(values: npt.ArrayLike, bits: int) -> Words:
-    """Integers [rows, count] -> uint32 [rows, words]: element 0 lowest, `bits` of each."""
+    """Integers [rows, count] -> uint32 [rows, words]: element 0 lowest, `bits` (to 32) of each."""
     whole = np.asarray(values)
     rows, count = whole.shape
-    one = (whole[..., None] >> np.arange(bits)) & 1  # [rows, count, bits]
-    flat = one.astype(np.uint8).reshape(rows, count * bits)
-    packed = np.packbits(flat, axis=1, bitorder="little")
-    packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 4)))
-    return np.ascontiguousarray(packed).view(np.uint32)
+    words = np.zeros((rows, _words(count * bits) + 1), np.uint32)  # one more: nothing to ask for
+    for i in range(count):
+        word, shift = divmod(i * bits, 32)
+        one = (whole[:, i].astype(np.int64).view(np.uint64) & (2**bits - 1)) << shift
+        words[:, word] |= one.astype(np.uint32)
+        words[:, word + 1] |= (one >> 32).astype(np.uint32)
+    return words[:, :-1]
 
 
 def unpack(words: Words, bits: int, count: int) -> npt.NDArray[np.int64]:
     """The way back, as unsigned integers [rows, count]."""
-    raw = np.ascontiguousarray(words).view(np.uint8).reshape(len(words), -1)
-    flat = np.unpackbits(raw, axis=1, bitorder="little", count=bits * count)
-    weights = np.int64(1) << np.arange(bits, dtype=np.int64)
-    return flat.reshape(len(words), count, bits).astype(np.int64) @ weights
+    wide = np.pad(words, ((0, 0), (0, 1))).astype(np.uint64)
+    values = np.empty((len(words), count), np.int64)
+    for i in range(count):
+        word, shift = divmod(i * bits, 32)
+        both = wide[:, word] | wide[:, word + 1] << 32
+        values[:, i] = (both >> shift & (2**bits - 1)).view(np.int64)
+    return values
 
 
 def _words(width: int) -> int:

@@ -19,13 +19,13 @@ from mellivora.rtl.fp32_fields import (
     leading_zeros,
     round_pack,
     round_significand,
-    shift_left,
     shift_right,
     unpack,
 )
 from mellivora.rtl.parabola import parabola
 from mellivora.rtl.pipeline import register, wire
 from mellivora.rtl.primitive import Primitive
+from mellivora.rtl.turn_functions import cos_turns, sin_turns
 
 TABLE_STAGES = 6
 
@@ -184,6 +184,8 @@ FUNCTIONS: dict[str, Callable[[Module, Value], Value]] = {
     "log2": log2,
     "recip": recip,
     "rsqrt": rsqrt,
+    "sin_turns": sin_turns,
+    "cos_turns": cos_turns,
 }
 
 
@@ -200,4 +202,6 @@ EXP2 = _primitive("exp2", numerics.exp2)
 LOG2 = _primitive("log2", numerics.log2)
 RECIP = _primitive("recip", numerics.recip)
 RSQRT = _primitive("rsqrt", numerics.rsqrt)
+SIN_TURNS = _primitive("sin_turns", numerics.sin_turns)
+COS_TURNS = _primitive("cos_turns", numerics.cos_turns)
 """VEW's functions: TABLE_FILL_CYCLES."""
