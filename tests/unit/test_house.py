@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from tools import errors_page, generated, layering, sizes
 
+import mellivora
 import mellivora.spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,6 +141,36 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     reply = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert reply.returncode == 0, reply.stderr
+
+
+EACH_ALONE = """
+import importlib, os, sys
+import numpy  # shared by the children, which would all pay for it
+heavy = {"torch", "onnx", "plotly", "tokenizers", "gguf", "jinja2", "perfetto", "transformers"}
+failed = []
+for name in sys.argv[1:]:
+    if (child := os.fork()) == 0:
+        importlib.import_module(name)
+        print(name, "loads", loaded) if (loaded := heavy & set(sys.modules)) else None
+        sys.stdout.flush()
+        os._exit(bool(loaded))
+    if os.waitpid(child, 0)[1]:
+        failed.append(name)
+sys.exit(f"failed: {failed}" if failed else 0)
+"""
+
+
+def test_every_module_imports_alone_and_nothing_heavy() -> None:
+    """Each in a process of its own: no module relies on another having been imported before."""
+    found = pkgutil.walk_packages(mellivora.__path__, "mellivora.")
+    # The RTL is written in Amaranth, an extra; the rest must do without any.
+    names = [info.name for info in found if info.name.split(".")[1] not in ("rtl", "__main__")]
+    assert len(names) > 100
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    reply = subprocess.run(
+        [sys.executable, "-c", EACH_ALONE, *names], capture_output=True, text=True, env=env
+    )
+    assert reply.returncode == 0, reply.stdout + reply.stderr
 
 
 def test_no_file_names_a_package_registry() -> None:
