@@ -5,8 +5,8 @@ the error of the logits follows: mxint8-only : x2 : x3 as 1 : 2^-8 : 2^-16. Two 
 20,000 logits of different roundings differ by less than 4, hence x2 may err by 2^-6 of one slice.
 With three slices operands have 24 bits as FP32 has, so that FP32's own roundings (sums of at most
 6 passes x 3 blocks, functions of 2 ulp) count as much again, or a few times: 2^-5 of two slices.
-What is computed wrongly (a mask, a rotation, a softcap left out) does not shrink with the slices, so
-this bound finds it however small it is.
+What is computed wrongly (a mask, a rotation, a softcap left out) does not shrink with the slices,
+so this bound finds it however small it is.
 """
 
 from __future__ import annotations
