@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mellivora.errors import SpecError
-from mellivora.spec import ChipError, ChipSpec, load_chip, parse_chip, preset_names
+from mellivora.numerics import passes
+from mellivora.spec import PASSES, ChipError, ChipSpec, load_chip, parse_chip, preset_names
 from mellivora.spec.chip import rules
 
 M1 = load_chip("m1")
@@ -27,13 +28,17 @@ def test_the_presets_are_these() -> None:
 def test_m1_by_hand() -> None:
     assert M1.peak_macs_per_cycle == 16 * 256 * 32 == 131_072
     assert M1.peak_ops_per_s() == 262_144e9
-    assert M1.peak_ops_per_s(slices=2) == 262_144e9 / 3
-    assert M1.peak_ops_per_s(slices=3) == 262_144e9 / 6
+    assert M1.peak_ops_per_s(slices=2) == 262_144e9 / 4
+    assert M1.peak_ops_per_s(slices=3) == 262_144e9 / 8
     assert (M1.dram_bursts_num, M1.dram_bursts_den) == (21, 1)  # 1,344 bytes a cycle of 64
     assert M1.sram_total_bytes == 32 << 20
     assert M1.accumulator_bytes == 256 * 256 * 4
     assert M1.tpp == pytest.approx(2 * 131.072 * 8, rel=1e-15)
     assert M1.ops_per_dram_byte == 262_144 / 1_344
+
+
+def test_passes_are_those_of_the_arithmetic() -> None:
+    assert {n: len(passes(n, n)) for n in (1, 2, 3)} == PASSES
 
 
 def test_m1_is_within_the_figures_it_was_chosen_for() -> None:
@@ -52,11 +57,11 @@ def test_the_predecessor_has_the_published_totals() -> None:
 
 
 def test_tpp_counts_the_format_that_gives_most() -> None:
-    # Per pass: int8 8 bits; x2 16/3; x3 24/6; int4 4. One 8-bit format suffices for the most.
+    # Per pass: int8 8 bits; x2 16/4; x3 24/8; int4 4. One 8-bit format suffices for the most.
     eight = M1.tpp
     assert M1.replace(formats=("int4", "int8")).tpp == eight
-    assert M1.replace(formats=("x2",)).tpp == pytest.approx(eight * 2 / 3, rel=1e-15)
-    assert M1.replace(formats=("x3",)).tpp == pytest.approx(eight / 2, rel=1e-15)
+    assert M1.replace(formats=("x2",)).tpp == pytest.approx(eight / 2, rel=1e-15)
+    assert M1.replace(formats=("x3",)).tpp == pytest.approx(eight * 3 / 8, rel=1e-15)
     assert M1.replace(formats=("int4", "mxfp4")).tpp == eight / 2
 
 
