@@ -12,7 +12,7 @@ from dataclasses import replace
 from mellivora.compiler.blocks import Quantised, Stream, gated
 from mellivora.compiler.decoder import LayerConstants, Vectors
 from mellivora.compiler.head import HeadTiles
-from mellivora.compiler.ir import CORE_ID, Reg, Region
+from mellivora.compiler.ir import Reg, Region
 from mellivora.compiler.kernel import Tile
 from mellivora.compiler.layout import PrefillParam, Win
 from mellivora.compiler.plan import Layer, Linear
@@ -35,7 +35,7 @@ class Prefill(PrefillAttention):
             self.load_zeros()
             self.load_rope()
             with k.temps(1) as (token,):
-                k.scalar("mul", token, CORE_ID, rows_max)
+                k.scalar("add", token, self.first_row, 0)
                 k.scalar("add", token, token, int(PrefillParam.TOKEN))
                 self.embed(self.rows, token)
         stream = self.open_ring(0, multicast=True)
@@ -193,7 +193,7 @@ class Prefill(PrefillAttention):
         memory = Region("hidden", 0, 1)
         constants = self.constants([(self.plan.norm.gamma, [(0, hidden)])], stream)
         with k.temps(5) as (at, wanted, groups, count, row):
-            k.scalar("mul", at, CORE_ID, rows_max * hidden * 4 // 32)
+            k.scalar("mul", at, self.first_row, hidden * 4 // 32)
             k.dma(
                 "store",
                 self.x.ref,

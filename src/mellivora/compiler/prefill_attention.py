@@ -9,6 +9,7 @@ from mellivora.compiler.ir import CORE_ID, Operand, Reg
 from mellivora.compiler.kernel import Ref, RowVec, Tile
 from mellivora.compiler.layout import TILE_TOKENS, PrefillParam
 from mellivora.compiler.plan import Layer
+from mellivora.compiler.rounding import ceil_div
 from mellivora.isa.modes import Op
 
 
@@ -30,20 +31,21 @@ class PrefillAttention(Decoder):
 
     def registers(self, head: HeadTiles) -> None:
         """What every layer uses: this core's rows, their first position, and what follows."""
-        k, rows_max = self.k, self.rows_max
+        k = self.k
         total, kv_base = k.parameter(int(PrefillParam.ROWS)), k.parameter(int(PrefillParam.KV_BASE))
         self.position = k.parameter(int(PrefillParam.POSITION))
-        self.rows, self.index = k.reg(), k.reg()
+        self.rows, self.index, self.first_row = k.reg(), k.reg(), k.reg()
         self.part1, self.part2 = k.reg(), k.reg()
         self.cache, self.pairs, self.group_rows = k.reg(), k.reg(), k.reg()
         self.row_bytes, self.kv_base = k.reg(), kv_base
         k.scalar("mul", head.base, CORE_ID, head.image_units)
         with k.temps(1) as (temp,):
-            k.scalar("mul", temp, CORE_ID, rows_max)
-            k.scalar("add", self.position, self.position, temp)
-            k.scalar("sub", self.rows, total, temp)
+            self.share_rows(temp, total)
+            k.scalar("mul", self.first_row, CORE_ID, temp)
+            k.scalar("add", self.position, self.position, self.first_row)
+            k.scalar("sub", self.rows, total, self.first_row)
             k.scalar("max", self.rows, self.rows, 0)
-            k.scalar("min", self.rows, self.rows, rows_max)
+            k.scalar("min", self.rows, self.rows, temp)
             k.scalar("and", self.index, self.position, TILE_TOKENS - 1)
             k.scalar("li", temp, TILE_TOKENS)
             k.scalar("sub", temp, temp, self.index)
@@ -59,6 +61,20 @@ class PrefillAttention(Decoder):
             k.scalar("mul", self.pairs, self.pairs, temp)
             k.scalar("mul", self.group_rows, self.rows, self.group)
             k.scalar("mul", self.row_bytes, self.rows, self.head_dim)
+
+    def share_rows(self, out: Reg, total: Reg) -> None:
+        """out = ceil(total / cores): short prompts are spread over all cores too.
+
+        CONTROL has no division: n // c is (n * ceil(2^20 / c)) >> 20, exact while n * c < 2^20;
+        beyond that (more than 178 cores) each core in turn takes all the rows it can hold.
+        """
+        k, cores = self.k, self.chip.cores
+        if (self.rows_max + 1) * cores * cores >= 1 << 20:
+            k.scalar("li", out, self.rows_max)
+            return
+        k.scalar("add", out, total, cores - 1)
+        k.scalar("mul", out, out, ceil_div(1 << 20, cores))
+        k.scalar("shr", out, out, 20)
 
     def queries_keys_values(
         self, index: int, layer: Layer, g: int, constants: LayerConstants, stream: Stream
