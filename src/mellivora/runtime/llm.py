@@ -350,10 +350,21 @@ def chip_of(chip: str | Path | ChipSpec, cores: int | None = None) -> ChipSpec:
 
 
 def _compile(graph: Graph, chip: ChipSpec, options: Mapping[str, Any]) -> Executable:
+    """Compile, and prove the program before it can be loaded.
+
+    The smallest check point of each entry is proven here, once a compilation: all of a program's
+    instructions but those of loops that run more often. The rest are proven in the tests; shapes
+    without weights are only timed, and what is timed cannot do harm.
+    """
     from mellivora.compiler import compile_model
+    from mellivora.isa.check import check_program
+    from mellivora.sim.expand import expand
 
     formats = {param_format(tensor) for tensor in graph.params.values() if len(tensor.shape) == 2}
-    return Executable.of(compile_model(graph, chip, **options), formats=sorted(formats))
+    compiled = compile_model(graph, chip, **options)
+    if compiled.images:
+        check_program(compiled.program, resolver=expand, points=1)
+    return Executable.of(compiled, formats=sorted(formats))
 
 
 def _limit(name: str, given: int, allowed: str) -> UsageError:
