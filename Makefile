@@ -46,7 +46,7 @@ venv: .venv/dev.stamp
 	touch $@
 
 .venv/dev.stamp: .venv/core.stamp
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev,torch,onnx]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev,torch,onnx,rtl]"
 	touch $@
 
 clean:
