@@ -98,7 +98,12 @@ CASES: list[tuple[str, Callable[[], None], list[str], str]] = [
     ("heads_that_fit_no_block", gguf("m.gguf"), ["run", "m.gguf", "a"], "MV0423"),
     ("missing_model", NOTHING, ["run", "absent.gguf", "hi"], "MV0258"),
     ("model_without_weights", NOTHING, ["run", "qwen3-8b", "hi"], "MV0258"),
-    ("onnx_graph", relu_onnx, ["run", "relu.onnx", "hi"], "MV0490"),
+    ("onnx_graph", relu_onnx, ["bench", "relu.onnx"], "MV0490"),
+    ("onnx_graph_with_a_prompt", relu_onnx, ["run", "relu.onnx", "hi"], "MV0837"),
+    ("no_such_input", relu_onnx, ["run", "relu.onnx", "--input", "z=x.npy"], "MV0841"),
+    ("input_without_a_name", relu_onnx, ["run", "relu.onnx", "--input", "x.npy"], "MV0839"),
+    ("dim_of_letters", relu_onnx, ["run", "relu.onnx", "--dim", "n=two"], "MV0840"),
+    ("graph_without_floats", relu_onnx, ["run", "relu.onnx", "--chip", "predecessor"], "MV0441"),
     ("damaged_onnx", text_file("m.onnx", b"\x08"), ["run", "m.onnx", "hi"], "MV0280"),
     ("missing_onnx", NOTHING, ["compile", "absent.onnx", "-o", "out.mvp"], "MV0288"),
     (

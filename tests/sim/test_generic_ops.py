@@ -1,7 +1,7 @@
 """Every lowering of the graph compiler on the functional simulator, against graph.interpret.
 
-Tolerances. Errors of VECTOR functions are stated in compiler.generic.formulas in ulp; an ulp is at most
-2u of its value (u = 2**-24), and the interpreter itself errs by at most 8 ulp in NumPy's functions.
+Tolerances. Errors of VECTOR functions are stated in compiler.generic.formulas in ulp; an ulp is at
+most 2u of its value (u = 2**-24), and the interpreter errs by at most 8 ulp in NumPy's functions.
 Products of three slices keep 22 bits at least of the largest element of each block of 32, for both
 operands: |error| <= (2 * 2**-22 + k * u) * sum |a| |b|, bounded here by k * max|a| * max|b|.
 Scratchpads start as NaN (poison) and each case runs three times on the same memory.
@@ -269,7 +269,7 @@ def test_softmax_with_masked_places() -> None:
 
 @pytest.mark.parametrize("width", [1, 7, 48, 384])
 def test_norms(width: int) -> None:
-    """The mean and the variance are sums of `width`; gamma and the numbers here are of size 1 to 10."""
+    """Mean and variance are sums of `width`; gamma and the numbers here are of size 1 to 10."""
     x, gamma, beta = normal(5, 3, width), normal(width, seed=1), normal(width, seed=2)
     size = float(np.abs(gamma).max() * width**0.5)
     if width > 1:  # of one element the variance is zero: 1 / sqrt(eps) magnifies the rounding
@@ -349,8 +349,10 @@ def test_conv_over_one_axis() -> None:
     compare(case, product_bound(18, x, w))
 
 
-POOLS = [((2, 2), (2, 2), (0, 0, 0, 0)), ((3, 3), (2, 2), (1, 1, 1, 1)), ((1, 3), (1, 1), (0, 1, 0, 0)),
-         ((9, 11), (1, 1), (0, 0, 0, 0))]  # fmt: skip
+POOLS = [
+    ((2, 2), (2, 2), (0, 0, 0, 0)), ((3, 3), (2, 2), (1, 1, 1, 1)), ((1, 3), (1, 1), (0, 1, 0, 0)),
+    ((9, 11), (1, 1), (0, 0, 0, 0)),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("kernel", "strides", "pads"), POOLS)

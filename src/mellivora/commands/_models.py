@@ -35,20 +35,20 @@ def is_onnx(name: str) -> bool:
 
 
 def refuse_onnx(name: str) -> None:
-    """An ONNX graph where a language model is needed, or while graphs have no way to the chip.
+    """An ONNX graph where a language model is needed.
 
-    The file is read first, so that what is wrong with it comes before what the compiler lacks.
+    The file is read first, so that what is wrong with it comes before what the command lacks.
     """
     from mellivora.frontends.onnx import load_onnx
 
     graph = load_onnx(name)
     raise CompileError(
         "MV0490",
-        "ONNX graphs are not yet lowered to the chip",
+        "this command takes language models only",
         where=name,
         given=f"{len(graph.nodes)} nodes",
         allowed="language models: a GGUF file, a Hugging Face folder",
-        hint="nothing was run elsewhere instead; give a language model",
+        hint=f"`mellivora run {name}` runs the graph on the chip",
     )
 
 

@@ -1,4 +1,4 @@
-"""`mellivora run MODEL PROMPT`: text from a language model on the simulated chip."""
+"""`mellivora run MODEL PROMPT`: a language model's text, or a graph's tensors, from the chip."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mellivora.commands._arguments import (
     number,
     whole,
 )
-from mellivora.commands._models import check_output, open_model, rounded_context
+from mellivora.commands._models import check_output, is_onnx, open_model, rounded_context
 from mellivora.commands._progress import Progress
 from mellivora.errors import UsageError
 
@@ -57,6 +57,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--repetition-penalty", type=number(0.01, 100), default=1.0, metavar="R")
     sampling.add_argument("--seed", type=whole(0, (1 << 63) - 1), default=0, metavar="N")
 
+    graph = parser.add_argument_group("an ONNX graph")
+    graph.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=FILE.npy",
+        help="an input's values (default: random)",
+    )
+    graph.add_argument(
+        "--dim", action="append", default=[], metavar="NAME=N", help="size of a symbolic dimension"
+    )
+    graph.add_argument(
+        "--slices",
+        type=whole(1, 3),
+        default=3,
+        metavar="N",
+        help="8-bit slices of both operands of products, 1 to 3 (default: 3, as good as FP32)",
+    )
+    graph.add_argument("--save", metavar="FILE.npz", help="write the outputs")
+
     output = parser.add_argument_group("what to write")
     output.add_argument("--report", metavar="FILE", help="a self-contained HTML report")
     output.add_argument("--trace", metavar="FILE", help="an engine timeline for ui.perfetto.dev")
@@ -72,6 +92,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from mellivora.runtime.llm import LLM, check_prompt
     from mellivora.runtime.sampling import Sampling
 
+    if is_onnx(args.model):
+        from mellivora.commands._graph import run_graph
+
+        return run_graph(args)
     report, trace = check_output(args.report), check_output(args.trace)
     sampling = Sampling(
         temperature=args.temperature,

@@ -12,6 +12,7 @@ from mellivora.compiler.generic import CompiledGraph, Port, compile_graph
 from mellivora.compiler.generic.compile import ENTRY
 from mellivora.errors import UsageError
 from mellivora.graph.ir import DTYPES, Graph
+from mellivora.native import build
 from mellivora.sim.expand import expand
 from mellivora.sim.functional import Machine, RunStats
 
@@ -56,6 +57,11 @@ class GraphRunner:
             )
             self._machine.load(self.compiled.program.entries[ENTRY].code)
         return self._machine
+
+    def prepare(self) -> None:
+        """Take the memory and build native code now, so that the first run is as quick."""
+        assert self.machine
+        build.load("functional")
 
     def run(self, inputs: Mapping[str, Any], *, poison: bool = False) -> dict[str, Array]:
         """Outputs by name, in the graph's dtypes. UsageError MV0860 to MV0862 for wrong inputs.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from mellivora.compiler.emit import emit
-from mellivora.compiler.generic import move
-from mellivora.compiler.generic.lower import LOWER, Lowering
+from mellivora.compiler.generic import lower_math, lower_moves, lower_windows, move
+from mellivora.compiler.generic.lowering import LOWER, Lowering
 from mellivora.compiler.generic.tensors import View
 from mellivora.compiler.generic.work import Work
 from mellivora.compiler.ir import text as low_text
@@ -29,6 +28,7 @@ from mellivora.spec import ChipSpec
 GRAPH_PASSES = ("verify", "lower", "sync", "emit")
 """In this order; `dump_after` takes one of these names."""
 ENTRY = "main"
+_TABLES = (lower_math, lower_moves, lower_windows)  # importing them enters their lowerings
 DTYPES = ("f32", "int32", "int64", "bool")
 
 
@@ -84,15 +84,15 @@ def compile_graph(
         )
     if dump_after is not None and dump_after not in GRAPH_PASSES:
         raise CompileError(
-            "MV0422",
-            "no such pass",
+            "MV0440",
+            "a graph is compiled in other passes",
             given=dump_after,
             allowed=", ".join(GRAPH_PASSES),
             hint="name one of these passes",
         )
     if not chip.has_fp_vector or chip.dram_kind == "none":
         raise CompileError(
-            "MV0424",
+            "MV0441",
             "this chip cannot run a graph of floating point",
             where=chip.name,
             given="lacks an FP32 VECTOR engine or DRAM",
@@ -132,8 +132,8 @@ def compile_graph(
     size = sum(window.bytes for window in program.windows)
     if size > chip.dram_bytes:
         raise CompileError(
-            "MV0426",
-            "the model does not fit the chip's memory",
+            "MV0442",
+            "the graph does not fit the chip's memory",
             where=chip.name,
             given=f"{size / 2**30:.2f} GiB",
             allowed=f"{chip.dram_bytes / 2**30:.2f} GiB",
@@ -231,8 +231,6 @@ def _node(low: Lowering, node: Node) -> None:
     for name in (*node.inputs, *node.outputs):
         if name and name not in low.graph.params:
             _check_dtype(low, name, node.where)
-    kept = set(low.work.temps)
-    assert not kept
     with low.work.operation(node.where, node.op):
         results = LOWER[node.op](low, node)
     for name, view in zip(node.outputs, results, strict=True):
@@ -252,6 +250,3 @@ def _check_dtype(low: Lowering, name: str, where: str) -> None:
             allowed=", ".join(DTYPES),
             hint="convert the model to float32",
         )
-
-
-_ = (replace, Any)

@@ -1,8 +1,8 @@
 """Convolution and pooling over two axes: channels last, rows of pixels as rows of A.
 
-A convolution is a product whose A is cut out of the image by strided LOADs: a row for each output pixel,
-its columns (ky, kx, channel), so that a row of the kernel is one run of DRAM. Depthwise convolution and
-pooling stay on VECTOR, tap by tap.
+A convolution is a product whose A is cut out of the image by strided LOADs: a row for each output
+pixel, its columns (ky, kx, channel), so that a row of the kernel is one run of DRAM. Depthwise
+convolution and pooling stay on VECTOR, tap by tap.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _rows(
 
 
 def _patch(image: View, window: Window, p: Patch, tap: Pair, taps: int) -> View:
-    """[rows, cols, taps, channels] of the input under output pixels p, taps to the right of `tap`."""
+    """[rows, cols, taps, channels] of the input under output pixels p, from `tap` to the right."""
     (sy, sx), (dy, dx) = window.stride, window.dilation
     _, step_y, step_x, step_c = image.strides
     y, x = p.y * sy + tap[0] * dy, p.x * sx + tap[1] * dx

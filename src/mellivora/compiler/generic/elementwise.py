@@ -1,7 +1,7 @@
 """Elementwise operations: one pass over the elements, tile by tile, any broadcast.
 
-Axes are walked in the order in which the largest operand lies in memory and joined where all operands step
-evenly; the last two axes make tiles, the others are counted out.
+Axes are walked in the order in which the largest operand lies in memory and joined where all
+operands step evenly; the last two axes make tiles, the others are counted out.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _walk(
                 with work.job() as turn:
                     buffers = iter(sets[turn][0])
                     terms: list[Term] = [
-                        p if isinstance(p, float) else p.load(work, next(buffers), index, r, c)
+                        p.load(work, next(buffers), index, r, c) if isinstance(p, _Plan) else p
                         for p in plan
                     ]
                     tiles = tuple(rows_tile(one, c[1]) for one in extra)

@@ -1,6 +1,7 @@
 """Elementwise functions as short VECTOR programs on tiles, with their largest errors.
 
-Errors are in ulp of the result unless said otherwise; the table functions are within 0.8 (numerics.functions).
+Errors are in ulp of the result unless said otherwise; the table functions are within 0.8
+(numerics.functions).
 
     add sub mul max min neg abs relu clip   exact rounding, as NumPy
     div            2.5: a * recip(b)                     reciprocal, rsqrt   0.8
@@ -42,7 +43,8 @@ TANH = (
      2.6062357392220292e-06, 2.95666313654408e-09),
     9.0,
 )  # fmt: skip
-"""P, Q in powers of x^2, and where the function is 1 to FP32; reweighted least squares on Chebyshev nodes."""
+"""P, Q in powers of x^2, and where the function is 1 to FP32; by reweighted least squares on
+Chebyshev nodes."""
 
 _SWAPPED = {Op.ADD: Op.ADD, Op.MUL: Op.MUL, Op.MAX: Op.MAX, Op.MIN: Op.MIN}
 _SWAPPED |= {Op.SUB: Op.RSUB, Op.RSUB: Op.SUB}
@@ -297,7 +299,7 @@ def power(pen: Pen, dst: Tile, a: Tile, b: Term) -> None:
             pen.v(y, a, Op.MUL, a)
             pen.v(dst, y, Op.MUL, y)
         else:
-            pen.v(dst, a, Op.MUL, a, *((Op.MUL, a) if b == 3.0 else ()))
+            pen.v(dst, a, Op.MUL, a, Op.MUL if b == 3.0 else Op.NONE, a)
     elif b == -1.0:
         pen.v(dst, a, func=Func.RECIP)
     else:

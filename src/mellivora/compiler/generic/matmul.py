@@ -1,4 +1,4 @@
-"""Matrix products on MATRIX: rows quantised to slices on VECTOR, B packed beforehand or on the chip."""
+"""Matrix products on MATRIX: rows quantised on VECTOR, B packed beforehand or on the chip."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mellivora.compiler.generic.tensors import Dram, View
 from mellivora.compiler.generic.work import Work, indices, rows_tile, steps
 from mellivora.compiler.kernel import Buffer, Ref, Tile
 from mellivora.compiler.pack import PackedTile, TileSpec, Weights, pack_tile
+from mellivora.errors import CompileError
 from mellivora.graph.ir import Graph
 from mellivora.isa.modes import Op
 
@@ -25,7 +26,7 @@ PANEL_BYTES = 128 * 1024
 
 @dataclass(frozen=True)
 class BMatrix:
-    """B of [n, k] in tiles of at most `columns` rows of n, in the order in which MATRIX reads them."""
+    """B of [n, k] in tiles of at most `columns` rows of n, in the order that MATRIX reads."""
 
     dram: Dram
     tiles: tuple[tuple[int, TileSpec], ...]
@@ -42,10 +43,10 @@ class Segment:
 
 @dataclass
 class Rows:
-    """A of [rows, k]: `blocks` of rows, and how to bring some segments of a block to FP32 in the scratchpad.
+    """A of [rows, k] in numbered blocks of rows, of counts[i] rows each.
 
-    load(block, segment, near, row_bytes): a segment of all rows of the block. out(block): where its rows
-    go, [rows, n]. Blocks are known by number; counts[i] is the number of rows.
+    load(block, segment, near, row_bytes): a segment of all rows of a block, as FP32 to the
+    scratchpad. out(block): where its rows go, [rows, n].
     """
 
     k: int
@@ -124,7 +125,7 @@ def _pack_panel(
     codes: Buffer,
     scales: Buffer,
 ) -> None:
-    """Columns of one tile, [first, first + width) of k: load across, quantise, store interleaved."""
+    """[first, first + width) of k of one tile: load across, quantise, store interleaved."""
     n, real = spec.columns, max(min(k - first, width), 0)
     work.load(b.cut(0, first, real).cut(1, column, n), near.at(), (4, 4 * width))
     if real < width:
@@ -205,7 +206,7 @@ def _finish(
 
 
 def _panels(segments: Sequence[Segment], cols: int) -> list[tuple[int, int, list[Segment]]]:
-    """(start, end, segments) of pieces of A whose FP32 fits; long segments are cut at multiples of 32."""
+    """(start, end, segments) of pieces whose FP32 fits; long ones are cut at multiples of 32."""
     pieces = [
         Segment(s.at + first, count)
         for s in segments
@@ -256,18 +257,19 @@ def _tile_product(
 
 
 def rows_per_block(work: Work, rows: int, k: int, n: int) -> int:
-    """Rows of A at a time: as many as scratchpad and half the accumulators hold, shared by the cores."""
+    """Rows of A at a time: what scratchpad and half the accumulators hold, shared by the cores."""
     kpad, wide = round32(k), min(n, work.chip.columns)
     fixed = 4 * n + 3 * wide * (32 * work.slices + 1)
     each = work.slices * kpad + kpad // 32 + 2 * 4 * wide + 2 * 4 * 32
     fit = (work.room_bytes - fixed) // each
     if fit < 1:
-        raise work.fault(
+        raise CompileError(
             "MV0437",
             "a product is too deep for the scratchpad",
-            f"k = {k} in {work.slices} slices",
-            f"{work.room_bytes} bytes of scratchpad",
-            "use fewer slices, or a chip with more sram_bytes",
+            where=work.where,
+            given=f"k = {k} in {work.slices} slices",
+            allowed=f"{work.room_bytes} bytes of scratchpad",
+            hint="use fewer slices, or a chip with more sram_bytes",
         )
     share = max(-(-rows // work.chip.cores), 16)
     return max(min(fit * 3 // 4, work.chip.accumulator_rows // 2, share, rows), 1)

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from mellivora.compiler.generic.tensors import View, collapse
 from mellivora.compiler.generic.work import TILE_ELEMENTS, Work, indices, steps
 from mellivora.compiler.ir import Reg
+from mellivora.compiler.kernel import Ref
 
 
 def copy(work: Work, x: View, out: View | None = None) -> View:
     """The same elements, dense and row major (or in `out`), tile by tile through the scratchpad.
 
-    A tile spans the fastest axis of both sides where they differ, so that neither moves in single words.
+    A tile spans the fastest axis of both sides where they differ, so that neither moves single
+    words.
     """
     out = work.new(x.shape) if out is None else out
     if not x.size:
@@ -122,13 +124,7 @@ def gather_rows(
         width *= n
     most = max(min(work.room_bytes // 8, TILE_ELEMENTS) // max(width, 1), 1)
     if 8 * width > work.room_bytes:
-        raise work.fault(
-            "MV0434",
-            "a row is too long for the scratchpad",
-            f"{width} elements",
-            f"{work.room_bytes // 8}",
-            "use a chip with more sram_bytes",
-        )
+        raise work.too_long(width, work.room_bytes // 8)
     share = -(-count // work.chip.cores)
     step = min(most, count, share)
     sets = [work.pad(f"rows.{t}", 4 * step * width) for t in range(2)]
@@ -156,45 +152,30 @@ def _load_row(
     work: Work,
     source: View,
     place: Reg,
-    near: object,
+    near: Ref,
     sizes: Sequence[int],
     strides: Sequence[int],
     pads: Sequence[int],
 ) -> None:
     """One row: `place` bytes behind the start of source."""
-    counts, far, pad = list(sizes), [4 * s for s in strides], [4 * p for p in pads]
+    dims = [(n, 4 * s, 4 * p) for n, s, p in zip(sizes, strides, pads, strict=True)][::-1]
     run = 4
-    if counts and far[-1] == 4:
-        run = 4 * counts.pop()
-        far.pop(), pad.pop()
-    if len(counts) > 3:
-        raise work.fault(
-            "MV0435",
-            "rows in so many pieces cannot be gathered",
-            f"{len(counts)} strides",
-            "3",
-            "transpose before the gather",
+    if dims and dims[0][1] == 4:
+        run = 4 * dims.pop(0)[0]
+    if len(dims) > 3:
+        given = f"rows in pieces of {len(dims)} strides"
+        raise work.no_form(given, "at most 3", "transpose before the gather")
+    with work.kernel.temps(1) as (exact,):
+        work.kernel.scalar("add", exact, place, source.offset % 32)
+        work.kernel.dma(
+            "load",
+            near,
+            window=source.dram.window,
+            offset=source.offset // 32,
+            fine=exact,
+            n=(run, *(n for n, _, _ in dims)),
+            d=tuple(d for _, d, _ in dims),
+            p=tuple(p for _, _, p in dims),
+            far=source.dram.region,
+            near_size=run + sum((n - 1) * p for n, _, p in dims),
         )
-    counts.reverse(), far.reverse(), pad.reverse()
-    offset, fine = source.offset // 32, source.offset % 32
-    if fine:
-        with work.kernel.temps(1) as (exact,):
-            work.kernel.scalar("add", exact, place, fine)
-            _dma_row(work, source, exact, near, offset, run, counts, far, pad)
-    else:
-        _dma_row(work, source, place, near, offset, run, counts, far, pad)
-
-
-def _dma_row(work, source, place, near, offset, run, counts, far, pad) -> None:  # type: ignore[no-untyped-def]
-    work.kernel.dma(
-        "load",
-        near,
-        window=source.dram.window,
-        offset=offset,
-        fine=place,
-        n=(run, *counts),
-        d=tuple(far),
-        p=tuple(pad),
-        far=source.dram.region,
-        near_size=run + sum((n - 1) * p for n, p in zip(counts, pad)),
-    )

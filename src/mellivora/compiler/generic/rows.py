@@ -1,6 +1,6 @@
 """Operations over whole rows: softmax, normalisations, reductions.
 
-The axis they run along comes last in the scratchpad, wherever it lies in DRAM; a row must fit there.
+The axis they run along comes last in the scratchpad, wherever it lies in DRAM; a row must fit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mellivora.compiler.kernel import Buffer, Kernel, RowVec, Tile
 from mellivora.isa.modes import Func, Op, Reduce
 
 Body = Callable[[Kernel, Tile, Tile, list[Tile], Buffer, int, int], None]
-"""Called with (kernel, dst, x, constants, room for three numbers a row, rows, cols)."""
+"""Called with (kernel, dst, x, constants, room for 3 numbers a row, rows, cols)."""
 
 
 def rowwise(
@@ -28,7 +28,10 @@ def rowwise(
     constants: Sequence[View] = (),
     out_cols: int | None = None,
 ) -> None:
-    """out = body(x) over the last axis; constants: vectors of that axis. out_cols: columns that come out."""
+    """out = body(x) over the last axis.
+
+    constants: vectors of that axis. out_cols: columns that come out.
+    """
     length = x.shape[-1]
     wide = length if out_cols is None else out_cols
     if not x.size:
@@ -46,13 +49,7 @@ def rowwise(
     row_bytes = 2 * 4 * (length + wide) + 3 * 4
     most = min(work.room_bytes, 16 * TILE_ELEMENTS) // row_bytes
     if most < 1:
-        raise work.fault(
-            "MV0434",
-            "a row is too long for the scratchpad",
-            f"{length} elements along the axis",
-            f"{work.room_bytes // 20}",
-            "reduce in two steps, or use a chip with more sram_bytes",
-        )
+        raise work.too_long(length, work.room_bytes // 20)
     share = -(-math.prod(sizes) // work.chip.cores)
     step = max(min(most, sizes[-1], share), 1)
     sets = [

@@ -1,7 +1,7 @@
 """Tensors in DRAM: strided views of FP32, and the arena that they live in.
 
-Reshape, transpose, slice and broadcast are views and cost nothing; whoever reads a view gets its elements by
-strided LOADs. Integers and booleans are FP32 values too, exact up to 2**24.
+Reshape, transpose, slice and broadcast are views and cost nothing; whoever reads a view gets its
+elements by strided LOADs. Integers and booleans are FP32 values too, exact up to 2**24.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def collapse(
 
 @dataclass
 class Arena:
-    """Constants in the order in which they were placed; activations by first fit, freed at their last use."""
+    """Constants in the order of their first use; activations by first fit, freed at the last."""
 
     constant_bytes: int = 0
     constants: list[tuple[int, npt.NDArray[Any]]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What lowerings write with: a kernel, the arena, strided transfers, and jobs dealt out to the cores."""
+"""What lowerings write with: kernel, arena, strided transfers, and jobs dealt out to the cores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mellivora.spec import ChipSpec
 
 ZERO_BYTES = 4096
 TILE_ELEMENTS = 1 << 15
-"""No tile is larger: enough to hide the latency of DRAM, small enough for cores to share the work."""
+"""No tile is larger: enough to hide the latency of DRAM, small enough for cores to share work."""
 Dim = tuple[int, int, int]
 """(count, bytes from one to the next in DRAM, in the scratchpad)."""
 
@@ -81,7 +81,10 @@ class Work:
     # ------------------------------------------------------------------------------- cores
 
     def start(self) -> None:
-        """Scratchpad as one piece of memory; registers that say which core this is: 1 - (id - core)**2."""
+        """Scratchpad as one piece of memory; registers that say which core this is.
+
+        1 - (id - core)**2 is 1 on that core, less elsewhere: the count of a loop around its jobs.
+        """
         self.kernel.overlay_root = "pad"
         if self.chip.cores == 1:
             return
@@ -183,9 +186,40 @@ class Work:
                 at = near.plus(first + whole * ZERO_BYTES)
                 self.move("load", self.zeros, self.zeros.start, at, dims, rest)
 
-    def fault(self, code: str, what: str, given: str, allowed: str, hint: str) -> CompileError:
-        """An error that names the node at work."""
-        return CompileError(code, what, where=self.where, given=given, allowed=allowed, hint=hint)
+    # ------------------------------------------------------------------------------ errors
+
+    def no_form(self, given: str, allowed: str, hint: str) -> CompileError:
+        """The operation is known, this form of it is not."""
+        return CompileError(
+            "MV0431",
+            "this form of the operation has no lowering to the chip",
+            where=self.where,
+            given=given,
+            allowed=allowed,
+            hint=hint,
+        )
+
+    def not_constant(self, given: str) -> CompileError:
+        """An operand that must be packed before the program runs."""
+        return CompileError(
+            "MV0435",
+            "this operand must be a parameter of the graph",
+            where=self.where,
+            given=given,
+            allowed="a constant",
+            hint="fold what computes it into the model, or use matmul",
+        )
+
+    def too_long(self, elements: int, most: int) -> CompileError:
+        """A row that has to be in the scratchpad whole."""
+        return CompileError(
+            "MV0434",
+            "a row is too long for the scratchpad",
+            where=self.where,
+            given=f"{elements} elements",
+            allowed=str(most),
+            hint="do it in two steps, or use a chip with more sram_bytes",
+        )
 
 
 def rows_tile(buffer: Buffer, cols: int, offset: int = 0) -> Tile:
