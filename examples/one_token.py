@@ -276,10 +276,10 @@ def logits(step: Step) -> str:
     ids = np.array(step.ids, np.int32)
     inputs = {"ids": ids, "positions": np.arange(len(ids), dtype=np.int32)}
     exact = Interpreter(graph).run(inputs, state=KVCache())[graph.outputs[0]][-1]
-    lines = ["token     logit      FP32"]
+    lines = ["token     logit    FP32"]
     decode = step.llm.tokenizer.decode
     for i in np.argsort(-mine, kind="stable")[:5].tolist():
-        lines.append(f"{decode([i])!r:9s} {mine[i]:+.5f}  {exact[i]:+.5f}")
+        lines.append(f"{decode([i])!r:9s} {mine[i]:+.4f}  {exact[i]:+.3f}")
     drawn = Sampling(temperature=0.8, top_k=5, seed=1)
     first, other = (
         decode([sample(mine, how, seen=step.ids, position=len(step.ids))])
@@ -293,8 +293,8 @@ def logits(step: Step) -> str:
         f"same bits as prefill of all tokens on m1 (16 cores of 256 columns): "
         f"{mine.tobytes() == on_m1.tobytes()}",
         "largest difference from the graph in FP32 over all 512 logits: "
-        f"{np.abs(mine - exact).max():.1e}",
-        f"the same with --activations x2: {np.abs(two_slices - exact).max():.1e}",
+        f"{np.abs(mine - exact).max():.0e}",
+        f"the same with --activations x2: {np.abs(two_slices - exact).max():.0e}",
     ]
     return "\n".join(lines)
 

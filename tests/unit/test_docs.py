@@ -110,8 +110,11 @@ def fault_of(line: str) -> str | None:
         return f"no file {missing[0]}" if missing else None if files else "runs nothing of ours"
     if words[1] not in COMMANDS:
         return None if words[1] == "--help" else f"no command {words[1]}"
-    if len(words) == 2 or words[1].isupper():
+    if len(words) == 2:
         return None  # the name alone
+    missing = [word for word in words if word.startswith("tests/") and not (ROOT / word).exists()]
+    if missing:
+        return f"no file {missing[0]}"
     try:
         build_parser(words[1:]).parse_args(words[1:])
     except MellivoraError as error:
