@@ -1,6 +1,6 @@
 # make demo   answers a question on the simulated chip (needs no torch)
 # make test   all tests, on two processes        make check   style, types, layers, generated files
-# make bench  prefill and decode rates           make docs    regenerates generated pages
+# make bench  speed beside PyTorch's, and roofs  make docs    regenerates generated pages
 # make nightly  the exhaustive tests             make venv    only sets .venv up
 PYTHON ?= python3
 BIN := .venv/bin
@@ -22,8 +22,8 @@ check: .venv/dev.stamp
 	$(BIN)/python tools/sizes.py
 	$(BIN)/python tools/generated.py
 
-bench: .venv/core.stamp
-	$(BIN)/mellivora bench smollm2 --prompt 512 --generate 64 --context 2048
+bench: .venv/dev.stamp
+	$(BIN)/python benchmarks/bench.py
 
 nightly: .venv/dev.stamp
 	$(BIN)/python -m pytest -q -n 2 -m nightly
