@@ -48,7 +48,7 @@ class Dot32(wiring.Component):
 
 
 class Sum32(wiring.Component):
-    """total = sum of a[i] after 4 cycles, in step with Dot32: one serves a row of columns (Q4_1)."""
+    """total = sum of a[i] after 4 cycles, in step with Dot32; one serves all columns (Q4_1)."""
 
     a: In(CODES)
     total: Out(signed(SUM_BITS))

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from mellivora import numerics
 from mellivora.numerics.formats import E8M0_NAN
 from mellivora.numerics.fp32 import NAN_BITS
-from mellivora.rtl.pipeline import wire
+from mellivora.rtl.pipeline import register, wire
 from mellivora.rtl.primitive import Primitive
 
 
@@ -28,11 +28,9 @@ class E8m0Expand(wiring.Component):
         field = wire(m, self.code - self.shift, "field")  # signed
         subnormal = wire(m, C(1 << 22, 23) >> (-field)[:5], "subnormal")
         value = Mux(field < 1, subnormal, Cat(C(0, 23), field[:8]))
-        m.d.sync += self.q.eq(Mux(self.code == E8M0_NAN, NAN_BITS, value))
+        m.d.comb += self.q.eq(register(m, Mux(self.code == E8M0_NAN, NAN_BITS, value), "q_out"))
         return m
 
 
-E8M0_EXPAND = Primitive(
-    name="e8m0_expand", compute=numerics.from_e8m0, create=E8m0Expand, stages=1
-)
+E8M0_EXPAND = Primitive(name="e8m0_expand", compute=numerics.from_e8m0, create=E8m0Expand, stages=1)
 """Scales of MATRIX operands, VEW's and VQUANT's E8M0 operands, VDEQ of MX rows."""

@@ -1,6 +1,6 @@
 """A component as text: RTLIL for our own simulation, one Verilog file for anyone's tools.
 
-    verilog(FP32_ADD.create()) -> str        python -m mellivora.rtl.emit FOLDER  writes all of them
+verilog(FP32_ADD.create()) -> str        python -m mellivora.rtl.emit FOLDER  writes all of them
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from typing import Any
 
 from amaranth._toolchain.yosys import find_yosys
 from amaranth.back import rtlil as backend
+from amaranth.hdl import ClockDomain, Fragment, Value
+from amaranth.hdl._ir import PortDirection
+from amaranth.lib.wiring import In
 
 from mellivora.rtl.sharing import collect
 
@@ -25,10 +28,23 @@ def rtlil(component: Any) -> str:
     while todo:
         name, part = todo.popitem()
         with collect() as wanted:
-            done[name] = backend.convert(part, name=name, emit_src=False)
+            done[name] = _convert(part, name)
         todo |= {other: wanted[other] for other in wanted if other not in done}
     top = done.pop(component.module_name)
     return "".join(_TOP.sub("", done[name]) for name in sorted(done)) + top
+
+
+def _convert(component: Any, name: str) -> str:
+    """One module: the ports of its signature, and `clk`. What holds data needs no reset."""
+    clock = ClockDomain("sync", reset_less=True)
+    ports: dict[str, Any] = {"clk": (clock.clk, PortDirection.Input)}
+    for path, member, value in component.signature.flatten(component):
+        way = PortDirection.Input if member.flow == In else PortDirection.Output
+        ports["__".join(map(str, path))] = (Value.cast(value), way)
+    fragment = Fragment.get(component, None)
+    fragment.add_domains(clock)
+    text, _ = backend.convert_fragment(fragment, ports, name, emit_src=False)
+    return text
 
 
 def verilog(component: Any) -> str:

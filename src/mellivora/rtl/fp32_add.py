@@ -24,7 +24,7 @@ class Fp32Add(wiring.Component):
 
     def __init__(self, *, stages: int = 3) -> None:
         assert stages in (2, 3)
-        self.stages, self.module_name = stages, f"fp32_add_{stages}"
+        self.stages, self.module_name = stages, "fp32_add" if stages == 3 else "fp32_add_2"
         super().__init__()
 
     def elaborate(self, platform: object) -> Module:
@@ -65,7 +65,7 @@ class Fp32Add(wiring.Component):
             infinite=infinite,
             name="round",
         )
-        m.d.sync += self.q.eq(q)
+        m.d.comb += self.q.eq(register(m, q, "q_out"))
         return m
 
 

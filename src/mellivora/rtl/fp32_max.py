@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from mellivora import numerics
 from mellivora.numerics.fp32 import NAN_BITS
 from mellivora.rtl.fp32_fields import unpack
-from mellivora.rtl.pipeline import wire
+from mellivora.rtl.pipeline import register, wire
 from mellivora.rtl.primitive import Primitive
 
 
@@ -33,8 +33,10 @@ class Fp32Max(wiring.Component):
         same = Mux(self.a[31], below, above)
         order = Mux(self.a[31] ^ self.b[31], self.b[31] & ~zeros, same)
         greater = wire(m, order & ~nan, "order")
-        m.d.sync += self.greater.eq(greater)
-        m.d.sync += self.q.eq(Mux(nan, NAN_BITS, Mux(greater, self.a, self.b)))
+        m.d.comb += self.greater.eq(register(m, greater, "greater_out"))
+        m.d.comb += self.q.eq(
+            register(m, Mux(nan, NAN_BITS, Mux(greater, self.a, self.b)), "q_out")
+        )
         return m
 
 

@@ -19,7 +19,6 @@ from mellivora.rtl.pipeline import register, registers, wire
 from mellivora.rtl.primitive import Primitive
 
 
-
 @dataclass
 class _Rest:
     """What goes round the multiplier."""
@@ -81,7 +80,9 @@ class Fp32Mul(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.d.sync += self.q.eq(multiply(m, unpack(m, self.a, "a"), unpack(m, self.b, "b")))
+        m.d.comb += self.q.eq(
+            register(m, multiply(m, unpack(m, self.a, "a"), unpack(m, self.b, "b")), "q_out")
+        )
         return m
 
 

@@ -30,11 +30,9 @@ class IntToFp32(wiring.Component):
             significand=register(m, normal, "normal_1"),
             name="round",
         )
-        m.d.sync += self.q.eq(q)
+        m.d.comb += self.q.eq(register(m, q, "q_out"))
         return m
 
 
-INT_TO_FP32 = Primitive(
-    name="int_to_fp32", compute=numerics.from_int, create=IntToFp32, stages=2
-)
+INT_TO_FP32 = Primitive(name="int_to_fp32", compute=numerics.from_int, create=IntToFp32, stages=2)
 """VDEQ of INT32 and INT8. MATRIX needs none of it: see `scale_dot`."""

@@ -59,7 +59,7 @@ class MatrixColumn(wiring.Component):
         m.submodules.dot = share(dot)
         m.submodules.scale, m.submodules.minimum_scale = share(scale), share(minimum_scale)
         m.submodules.term, m.submodules.minimum_term = share(term), share(minimum_term)
-        m.submodules.both, m.submodules.total = share(both), share(total)
+        m.submodules.join, m.submodules.accumulator = share(both), share(total)
 
         def late(mode: Accumulate, stages: int) -> object:
             return register(m, self.mode == mode, f"{mode.name.lower()}_late", stages=stages)

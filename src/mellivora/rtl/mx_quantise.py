@@ -47,7 +47,7 @@ class MxElement(wiring.Component):
         size_3 = register(m, Mux(rounded > most, most, rounded)[:23], "size_3")
         sign_3 = register(m, x[31], "sign_3", stages=3)
         invalid_3 = register(m, self.scale == E8M0_NAN, "invalid_3", stages=3)
-        m.d.sync += self.q.eq(Mux(invalid_3, 0, Mux(sign_3, -size_3, size_3)))
+        m.d.comb += self.q.eq(register(m, Mux(invalid_3, 0, Mux(sign_3, -size_3, size_3)), "q_out"))
         return m
 
 
@@ -95,13 +95,9 @@ def _largest(m: Module, fields: list[Value], count: int, name: str) -> list[Valu
     while len(fields) > count:
         half = len(fields) // 2
         pairs = zip(fields[:half], fields[half:])
-        fields = [
-            wire(m, Mux(a > b, a, b), f"{name}_{half}_{i}") for i, (a, b) in enumerate(pairs)
-        ]
+        fields = [wire(m, Mux(a > b, a, b), f"{name}_{half}_{i}") for i, (a, b) in enumerate(pairs)]
     return fields
 
 
-MX_QUANTISE = Primitive(
-    name="mx_quantise", compute=numerics.mx_slices, create=MxQuantise, stages=6
-)
+MX_QUANTISE = Primitive(name="mx_quantise", compute=numerics.mx_slices, create=MxQuantise, stages=6)
 """VQUANT to MX1, MX2, MX3 by blocks of 32: QUANT_FILL_CYCLES."""

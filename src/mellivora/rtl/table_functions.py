@@ -1,8 +1,8 @@
 """exp2 log2 recip rsqrt sin_turns cos_turns in 6 cycles, from the tables of `numerics`.
 
-    1  take apart, reduce the argument      4  second multiplication
-    2  table read                           5  third multiplication, or shift into the subnormals
-    3  first multiplication                 6  normalise, round, pack
+1  take apart, reduce the argument      4  second multiplication
+2  table read                           5  third multiplication, or shift into the subnormals
+3  first multiplication                 6  normalise, round, pack
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class TableFunction(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.d.sync += self.q.eq(FUNCTIONS[self.name](m, self.x))
+        m.d.comb += self.q.eq(register(m, FUNCTIONS[self.name](m, self.x), "q_out"))
         return m
 
 
@@ -145,9 +145,7 @@ def rsqrt(m: Module, x: Value) -> Value:
         name="round",
     )
     signed_infinity = Cat(C(INF_BITS, 31), x[31])
-    special = _special(
-        (zero, signed_infinity), (nan | x[31], NAN_BITS), (infinite, 0)
-    )
+    special = _special((zero, signed_infinity), (nan | x[31], NAN_BITS), (infinite, 0))
     return special.over(m, bits)
 
 

@@ -1,7 +1,7 @@
 """sin_turns and cos_turns: x less the nearest integer, folded, times the slope of the sine there.
 
-    1  less the nearest integer, fold to a quarter turn, to fixed point of 27 bits
-    2, 3, 4  the parabola      5  multiply      6  normalise, round, pack
+1  less the nearest integer, fold to a quarter turn, to fixed point of 27 bits
+2, 3, 4  the parabola      5  multiply      6  normalise, round, pack
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from mellivora import numerics
 from mellivora.numerics.fp32 import NAN_BITS
 from mellivora.rtl.fp32_fields import leading_zeros, unpack
-from mellivora.rtl.pipeline import wire
+from mellivora.rtl.pipeline import register, wire
 from mellivora.rtl.primitive import Primitive
 
 
@@ -29,7 +29,7 @@ class FromF16(wiring.Component):
         special = Mux(fraction == 0, 0x7F800000, NAN_BITS)[:31]
         size = Mux(field == 31, special, Mux(field == 0, subnormal, Cat(rest, exponent[:8])))
         nan = (field == 31) & (fraction != 0)
-        m.d.sync += self.q.eq(Cat(size[:31], self.x[15] & ~nan))
+        m.d.comb += self.q.eq(register(m, Cat(size[:31], self.x[15] & ~nan), "q_out"))
         return m
 
 
@@ -43,7 +43,7 @@ class FromBf16(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         wide = Cat(C(0, 16), self.x)
-        m.d.sync += self.q.eq(Mux(unpack(m, wide, "x").nan, NAN_BITS, wide))
+        m.d.comb += self.q.eq(register(m, Mux(unpack(m, wide, "x").nan, NAN_BITS, wide), "q_out"))
         return m
 
 

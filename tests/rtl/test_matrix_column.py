@@ -1,0 +1,142 @@
+"""A column of MATRIX: steps equal `numerics`, and their chain equals its matrix products."""
+
+import numpy as np
+import pytest
+
+from mellivora import numerics
+from mellivora.rtl.dot32 import CODE_BITS
+from mellivora.rtl.matrix_column import (
+    ACC_STAGE,
+    COLUMN_STAGES,
+    MATRIX_COLUMN,
+    SUM_STAGE,
+    Accumulate,
+)
+from mellivora.rtl.simulate import pack
+
+F32, U32 = np.float32, np.uint32
+B_FORMATS = ["mxint8", "x2", "x3", "mxfp6", "mxfp4", "q8_0", "q4_0", "q4_1"]
+
+
+@pytest.fixture
+def column(simulation):
+    return simulation(MATRIX_COLUMN)
+
+
+def step(column, mode, *, a, b, acc, sa=1.0, sb=1.0, minimum=0.0):
+    """One step on each row, by the hardware; the same operands as `compute` takes."""
+    f32 = {name: np.asarray(x, F32) for name, x in (("sa", sa), ("sb", sb), ("minimum", minimum))}
+    late = {"acc": ACC_STAGE[mode], "a_sum": SUM_STAGE}
+    operands = {"a": pack(a, CODE_BITS), "b": pack(b, CODE_BITS), "acc": acc, **f32}
+    return column.results(
+        COLUMN_STAGES[mode], late=late, mode=int(mode), a_sum=np.sum(a, axis=1), **operands
+    )["q"]
+
+
+def operands_of(count, corners, rng):
+    """Codes of all 9 bits; scales and accumulators of all kinds, mostly such that terms matter."""
+    a, b = rng.integers(-256, 256, (2, count, 32))
+    a[:2], b[:2] = -256, -256
+    everyday = np.ldexp(rng.standard_normal((3, count)), rng.integers(-20, 20, (3, count)))
+    acc, sb, minimum = everyday.astype(F32).view(U32)
+    for x in (acc, sb, minimum):
+        x[::5] = rng.choice(corners, x[::5].size)
+    wild = rng.integers(0, 256, count)
+    sa = numerics.from_e8m0(np.where(rng.random(count) < 0.1, wild, rng.integers(110, 140, count)))
+    return {"a": a, "b": b, "acc": acc, "sa": sa, "sb": sb.view(F32), "minimum": minimum.view(F32)}
+
+
+@pytest.mark.parametrize("mode", Accumulate, ids=lambda mode: mode.name)
+def test_step_bits(mode, column, corners, rng, same_bits):
+    """2^18 steps of 32 products for each mode."""
+    operands = operands_of(1 << 18, corners, rng)
+    expected = MATRIX_COLUMN.compute(mode, **operands)
+    same_bits(step(column, mode, **operands), expected, acc=operands["acc"])
+
+
+@pytest.mark.parametrize("b_fmt", B_FORMATS)
+@pytest.mark.parametrize("a_fmt", ["mxint8", "x2", "x3"])
+def test_chain_is_block_matmul(a_fmt, b_fmt, column, rng, same_bits):
+    """Blocks ascending, passes in order: the bits of `numerics.block_matmul`, every format."""
+    m, n, k = 12, 9, 96
+    exponents = rng.integers(-8, 8, (m + n, k // 32)).repeat(32, axis=1)
+    size = np.ldexp(rng.standard_normal((m + n, k)), exponents)
+    a = numerics.quantize(size[:m].astype(F32), a_fmt)
+    b = numerics.quantize(size[m:].astype(F32), b_fmt)
+    row, col = (x.reshape(-1) for x in np.meshgrid(range(m), range(n), indexing="ij"))
+    mode = Accumulate.SCALED if b.offsets is None else Accumulate.OFFSET
+    acc = np.zeros(m * n, U32)
+    for block in range(k // 32):
+        part = slice(32 * block, 32 * block + 32)
+        for i, j in numerics.passes(a.slices, b.slices):
+            acc = step(
+                column,
+                mode,
+                a=a.slice_codes(i)[row, part].astype(int),
+                b=b.slice_codes(j)[col, part].astype(int),
+                sa=a.slice_scales(i)[row, block],
+                sb=b.slice_scales(j)[col, block],
+                minimum=0.0 if b.offsets is None else b.offsets[col, block].astype(F32),
+                acc=acc,
+            )
+    same_bits(acc, numerics.block_matmul(a, b).reshape(-1))
+
+
+@pytest.mark.parametrize("b_fmt", ["int8", "uint8", "int4"])
+@pytest.mark.parametrize("a_fmt", ["int8", "uint8"])
+def test_chain_is_int_matmul(a_fmt, b_fmt, column, rng, same_bits):
+    """Bytes less their zero points fit 9 bits; the sum wraps."""
+    m, n, k = 8, 7, 64
+    a = numerics.quantize(rng.standard_normal((m, k)).astype(F32), a_fmt)
+    b = numerics.quantize(rng.standard_normal((n, k)).astype(F32), b_fmt)
+    row, col = (x.reshape(-1) for x in np.meshgrid(range(m), range(n), indexing="ij"))
+    start = rng.integers(2**31 - 10_000, 2**31, (m, n))
+    acc = start.reshape(-1).astype(U32)
+    for k0 in range(0, k, 32):
+        left, right = a.integers()[row, k0 : k0 + 32], b.integers()[col, k0 : k0 + 32]
+        acc = step(column, Accumulate.INTEGER, a=left, b=right, acc=acc)
+    same_bits(acc, numerics.int_matmul(a, b, acc=start).reshape(-1).view(U32))
+
+
+@pytest.mark.parametrize("mode", Accumulate, ids=lambda mode: mode.name)
+def test_cycles(mode, column, changes_at):
+    """From the codes, from the sum of codes, and from the accumulator to the result."""
+    ones, twos = (pack(np.full((1, 32), n), CODE_BITS)[0] for n in (1, 2))
+    scale = int(F32(1).view(U32))
+    first = {"mode": int(mode), "a": ones, "b": ones, "sa": scale, "sb": scale, "minimum": scale}
+    first |= {"a_sum": 32, "acc": 0}
+    value = (lambda x: x) if mode == Accumulate.INTEGER else (lambda x: int(F32(x).view(U32)))
+    base = 64 if mode == Accumulate.OFFSET else 32
+    late = {"acc": ACC_STAGE[mode], "a_sum": SUM_STAGE}
+    changes = [({"b": twos}, base + 32), ({"acc": value(100)}, base + 100)]
+    if mode == Accumulate.OFFSET:
+        changes.append(({"a_sum": 33}, base + 1))
+    for change, after in changes:
+        pair = (value(base), value(after))
+        changes_at(column, COLUMN_STAGES[mode], first, first | change, "q", pair, late)
+
+
+def test_modes_may_follow_each_other_after_three_cycles(column, corners, rng, same_bits):
+    """Ten steps of each mode in turn, three idle ones between: no step disturbs another."""
+    count, run, gap = 600, 10, 3
+    operands = operands_of(count, corners, rng)
+    modes = np.arange(count) // (run + gap) % 3
+    rows = np.arange(count)
+    extra = max(COLUMN_STAGES.values())
+    acc = np.zeros(count + extra, U32)
+    due = rows + np.array([ACC_STAGE[Accumulate(mode)] for mode in modes])
+    idle = rows % (run + gap) >= run
+    acc[due[~idle]] = operands["acc"][~idle]  # idle steps take whatever is there
+    wide = {name: np.pad(x, [(0, extra)] + [(0, 0)] * (x.ndim - 1)) for name, x in operands.items()}
+    shown = column.run(
+        mode=np.pad(modes, (0, extra), mode="edge"),
+        a=pack(wide["a"], CODE_BITS),
+        b=pack(wide["b"], CODE_BITS),
+        a_sum=np.pad(wide["a"].sum(axis=1), (SUM_STAGE, 0))[: count + extra],
+        acc=acc,
+        **{name: wide[name] for name in ("sa", "sb", "minimum")},
+    )["q"]
+    for mode in Accumulate:
+        mine = rows[(modes == mode) & ~idle]
+        expected = MATRIX_COLUMN.compute(mode, **{name: x[mine] for name, x in operands.items()})
+        same_bits(shown[mine + COLUMN_STAGES[mode]], expected, row=mine)
