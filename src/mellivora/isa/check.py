@@ -96,7 +96,8 @@ def check_program(
 ) -> dict[str, list[CheckReport]]:
     """Prove every entry of a program at each of its check points (all parameters 0 if it has none).
 
-    resolver: a function like `isa.resolve`. points: only the first so many of each entry. Raises IsaError MV0610 to MV0626.
+    resolver: a function like `isa.resolve`. points: only the first so many of each entry. Raises
+    IsaError MV0610 to MV0626.
     """
     reports: dict[str, list[CheckReport]] = {}
     for name, entry in program.entries.items():
