@@ -9,12 +9,14 @@ keeps 24: times 4 again. Functions of VECTOR err by less than that (compiler.gen
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 from tests.onnx import models
+from tests.onnx.test_networks import LIGHT, with_random_weights
 
 from mellivora.frontends.onnx import load_onnx
 from mellivora.isa.check import check_program
@@ -142,3 +144,21 @@ def test_resnet50_of_full_size() -> None:
     data = models.resnet50(224, 1000).SerializeToString()
     got = on_chip(data, {"image": image}, load_chip("m1"), n=1)
     close(got, wanted(data, {"image": image}), layers=54, terms=512 * 9)
+
+
+QUICK = ("light_squeezenet", "light_shufflenet")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=() if p.stem in QUICK else pytest.mark.nightly) for p in LIGHT],
+    ids=lambda path: path.stem,
+)
+def test_real_network(path: Path) -> None:
+    """The networks of ONNX's backend suite: grouped and depthwise convolution, LRN, joins."""
+    data, name, shape = with_random_weights(path)
+    image = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+    runner = GraphRunner(load_onnx(data), load_chip("m1"))
+    layers = sum(node.op in ("conv", "linear") for node in load_onnx(path).nodes)
+    got = runner.run({name: image}, poison=True)
+    close(got, wanted(data, {name: image}), layers=layers, terms=512 * 9)

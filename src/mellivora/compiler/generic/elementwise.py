@@ -134,6 +134,8 @@ def unary(work: Work, x: View, program: formulas.Unary, spare: int) -> View:
 def binary(work: Work, op: str, shape: Sequence[int], a: Operand, b: Operand) -> View:
     """add, sub, mul, max, min, div."""
     if op == "div":
-        return elementwise(work, shape, [a, b], formulas.divide, spare=1, dense=(1,))
+        whole = isinstance(a, View) and tuple(a.shape) == tuple(shape)
+        dense = (0,) if whole else (1,)
+        return elementwise(work, shape, [a, b], formulas.divide, spare=1, dense=dense)
     code = formulas.BINARY[op]
     return elementwise(work, shape, [a, b], lambda pen, dst, x, y: pen.binary(dst, x, code, y))

@@ -23,7 +23,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mellivora.compiler.kernel import Kernel, Term, Tile
+from mellivora.compiler.kernel import Kernel, RowVec, Term, Tile
 from mellivora.isa.modes import Func, Op
 
 LOG2E = math.log2(math.e)
@@ -234,15 +234,21 @@ BINARY = {"add": Op.ADD, "sub": Op.SUB, "mul": Op.MUL, "max": Op.MAX, "min": Op.
 
 
 def divide(pen: Pen, dst: Tile, a: Term, b: Term) -> None:
-    """a * recip(b)."""
+    """a * recip(b); where b is no tile, a is one."""
     y = pen.spare[0]
     if isinstance(b, float):
         assert type(a) is Tile
         pen.v(dst, a, Op.MUL, 1.0 / b if b else math.copysign(INF, b))
-        return
-    assert isinstance(b, Tile)
-    pen.v(y, Tile(b.ref, b.stride), func=Func.RECIP)
-    pen.binary(dst, a, Op.MUL, y)
+    elif isinstance(b, RowVec):
+        assert type(a) is Tile
+        count = pen.rows if b.stride else 1
+        line = Tile(b.ref, 0)
+        pen.kernel.vew(Tile(y.ref, 0), line, rows=1, cols=count, func=Func.RECIP)
+        pen.v(dst, a, Op.MUL, RowVec(y.ref, b.stride))
+    else:
+        assert type(b) is Tile
+        pen.v(y, b, func=Func.RECIP)
+        pen.binary(dst, a, Op.MUL, y)
 
 
 def _ordered(pen: Pen, dst: Tile, x: Tile, spare: Tile) -> None:

@@ -148,8 +148,10 @@ def _pack_panel(
     work.move("store", dram, at + spec.slices * 32 * n, scales.at(), dims, 1)
 
 
-def product(work: Work, a: Rows, b: BMatrix, bias: View | None, *, relu: bool = False) -> None:
-    """A @ B^T (+ bias [n]), stored where `a.out` says."""
+def product(
+    work: Work, a: Rows, b: BMatrix, bias: View | None, *, relu: bool = False, batch: int = 1
+) -> None:
+    """A @ B^T (+ bias [n]), stored where `a.out` says. batch: products like this one in a row."""
     kernel, most = work.kernel, max(a.counts)
     kpad = b.tiles[0][1].blocks * 32
     base = kernel.free_bytes
@@ -167,7 +169,7 @@ def product(work: Work, a: Rows, b: BMatrix, bias: View | None, *, relu: bool = 
     wide = min(n, work.chip.columns)
     outs = [work.pad(f"out.{t}", 4 * most * wide) for t in range(2)]
     ring = Ring(work.pad("ring", max(min(work.room_bytes, 512 * 1024), 0)))
-    groups = min(max(work.chip.cores // len(a.counts), 1), len(b.tiles))
+    groups = min(max(work.chip.cores // (len(a.counts) * batch), 1), len(b.tiles))
     for block, rows in enumerate(a.counts):
         for group in range(groups):
             with work.job():
@@ -256,7 +258,7 @@ def _tile_product(
     return Tile(acc.at(), 4 * work.chip.columns)
 
 
-def rows_per_block(work: Work, rows: int, k: int, n: int) -> int:
+def rows_per_block(work: Work, rows: int, k: int, n: int, batch: int = 1) -> int:
     """Rows of A at a time: what scratchpad and half the accumulators hold, shared by the cores."""
     kpad, wide = round32(k), min(n, work.chip.columns)
     fixed = 4 * n + 3 * wide * (32 * work.slices + 1)
@@ -271,13 +273,13 @@ def rows_per_block(work: Work, rows: int, k: int, n: int) -> int:
             allowed=f"{work.room_bytes} bytes of scratchpad",
             hint="use fewer slices, or a chip with more sram_bytes",
         )
-    share = max(-(-rows // work.chip.cores), 16)
+    share = max(-(-rows // max(work.chip.cores // batch, 1)), 16)
     return max(min(fit * 3 // 4, work.chip.accumulator_rows // 2, share, rows), 1)
 
 
-def view_rows(work: Work, a: View, out: View, n: int) -> Rows:
+def view_rows(work: Work, a: View, out: View, n: int, batch: int = 1) -> Rows:
     """A and the result as views, [rows, k] and [rows, n]."""
-    step = rows_per_block(work, a.shape[0], a.shape[1], n)
+    step = rows_per_block(work, a.shape[0], a.shape[1], n, batch)
     blocks = list(steps(a.shape[0], step))
 
     def load(block: int, segment: Segment, near: Ref, row_bytes: int) -> None:
@@ -318,12 +320,13 @@ def batched(work: Work, a: View, b: View, shape: Sequence[int]) -> View:
         return out
     a, b = a.broadcast((*shape, m, k)), b.broadcast((*shape, k, n))
     packed: dict[int, BMatrix] = {}
+    batch = math.prod(shape)
     for index in indices(shape):
         view = b.at(index)
         if view.offset not in packed:
             packed[view.offset] = pack_view(work, view)
     work.barrier()
     for index in indices(shape):
-        rows = view_rows(work, a.at(index), out.at(index), n)
-        product(work, rows, packed[b.at(index).offset], None)
+        rows = view_rows(work, a.at(index), out.at(index), n, batch)
+        product(work, rows, packed[b.at(index).offset], None, batch=batch)
     return out
