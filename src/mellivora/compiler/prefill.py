@@ -86,8 +86,8 @@ class Prefill(PrefillAttention):
         with k.named(f"layers.{index}.norm", "norm"):
             constants = self.constants(self.layer_vectors(layer), stream)
             self.norm_to(self.a_qkv, layer.attn_norm, constants, rows)
-        for g in range(layer.kv_heads):
-            self.queries_keys_values(index, layer, g, constants, stream)
+        for first in range(0, layer.kv_heads, self.heads_at_once):
+            self.queries_keys_values(index, layer, first, constants, stream)
         with k.named(f"layers.{index}.attention", "attention"):
             k.put("barrier", [], None, writes=(Region(memory, 0, 1),))
             for g in range(layer.kv_heads):

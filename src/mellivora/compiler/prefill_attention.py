@@ -8,8 +8,8 @@ from mellivora.compiler.head import HeadTiles
 from mellivora.compiler.ir import CORE_ID, Operand, Reg
 from mellivora.compiler.kernel import Ref, RowVec, Tile
 from mellivora.compiler.layout import TILE_TOKENS, PrefillParam
-from mellivora.compiler.plan import Layer
-from mellivora.compiler.rounding import ceil_div
+from mellivora.compiler.plan import Layer, Linear
+from mellivora.compiler.rounding import ceil_div, round_up
 from mellivora.isa.modes import Op
 
 
@@ -19,7 +19,10 @@ class PrefillAttention(Decoder):
     def attention_buffers(self) -> None:
         k, rows, s, hd = self.k, self.rows_max, self.kv.slices, self.head_dim
         self.group_cols = (self.group + 2) * hd
-        self.qkv = [k.alloc(f"qkv{i}", 4 * rows * self.group_cols) for i in range(2)]
+        self.heads_at_once = self.choose_heads_at_once()
+        size = 4 * rows * self.group_cols * self.heads_at_once
+        turns = 1 if self.heads_at_once == self.kv.kv_heads else 2
+        self.qkv = [k.alloc(f"qkv{i}", size) for i in range(turns)]
         self.qk: list[Quantised] = []
         self.v: list[Quantised] = []
         for g in range(self.kv.kv_heads):
@@ -76,36 +79,73 @@ class PrefillAttention(Decoder):
         k.scalar("mul", out, out, ceil_div(1 << 20, cores))
         k.scalar("shr", out, out, 20)
 
-    def queries_keys_values(
-        self, index: int, layer: Layer, g: int, constants: LayerConstants, stream: Stream
-    ) -> None:
-        """Project, rotate and quantise a key head with its queries; append K and V to the cache."""
-        k, rows, hd, group = self.k, self.rows, self.head_dim, self.group
-        buffer = self.qkv[g % 2]
-        pitch = 4 * self.group_cols
-        spans = [
-            (layer.q, g * group * hd, (g + 1) * group * hd),
-            (layer.k, g * hd, (g + 1) * hd),
-            (layer.v, g * hd, (g + 1) * hd),
-        ]
+    def choose_heads_at_once(self) -> int:
+        """Key heads projected side by side: as many as leave the fewest columns of tiles empty.
 
-        def keep(first: int, cols: int, acc: Tile) -> None:
-            k.vew(Tile(buffer.at(4 * first), pitch), acc, rows=rows, cols=cols)
+        Their FP32 results must fit a twelfth of the scratchpad; one head always goes.
+        """
+        columns, heads = self.chip.columns, self.kv.kv_heads
+
+        def emptiness(n: int) -> float:
+            wide = n * self.group_cols
+            return round_up(wide, columns) / wide
+
+        room = self.chip.sram_bytes // 12
+        fitting = [
+            n
+            for n in range(1, heads + 1)
+            if 4 * self.rows_max * n * self.group_cols * (1 if n == heads else 2) <= room
+        ]
+        return min(fitting or [1], key=lambda n: (emptiness(n), n))
+
+    def queries_keys_values(
+        self, index: int, layer: Layer, first: int, constants: LayerConstants, stream: Stream
+    ) -> None:
+        """Project `heads_at_once` key heads from `first` on, with their queries.
+
+        A head whose columns are complete is rotated, quantised and appended to the cache while
+        MATRIX works on the next.
+        """
+        k, rows, hd, group = self.k, self.rows, self.head_dim, self.group
+        heads = range(first, min(first + self.heads_at_once, layer.kv_heads))
+        buffer = self.qkv[first // self.heads_at_once % len(self.qkv)]
+        pitch = 4 * self.group_cols * self.heads_at_once
+        spans: list[tuple[Linear, int, int]] = []
+        for g in heads:
+            spans.append((layer.q, g * group * hd, (g + 1) * group * hd))
+            spans.append((layer.k, g * hd, (g + 1) * hd))
+            spans.append((layer.v, g * hd, (g + 1) * hd))
+        waiting = list(heads)
+
+        def keep(at: int, cols: int, acc: Tile) -> None:
+            k.vew(Tile(buffer.at(4 * at), pitch), acc, rows=rows, cols=cols)
+            while waiting and (waiting[0] - first + 1) * self.group_cols <= at + cols:
+                g = waiting.pop(0)
+                part = Tile(buffer.at(4 * (g - first) * self.group_cols), pitch)
+                for linear, offset, start, size in (
+                    (layer.q, 0, g * group * hd, group * hd),
+                    (layer.k, group * hd, g * hd, hd),
+                    (layer.v, (group + 1) * hd, g * hd, hd),
+                ):
+                    if linear.bias is not None:
+                        target = Tile(part.ref.plus(4 * offset), pitch)
+                        bias = constants.bias(linear.bias, start)
+                        k.vew(target, target, rows=rows, cols=size, op1=Op.ADD, b=bias)
+                self.rotate_and_append(index, layer, g, part, constants)
 
         with k.named(f"layers.{index}.qkv", "linear"):
             self.project(self.a_qkv, stream, [spans], rows, keep)
-            at = 0
-            for linear, start, end in spans:
-                if linear.bias is not None:
-                    part = Tile(buffer.at(4 * at), pitch)
-                    bias = constants.bias(linear.bias, start)
-                    k.vew(part, part, rows=rows, cols=end - start, op1=Op.ADD, b=bias)
-                at += end - start
+
+    def rotate_and_append(
+        self, index: int, layer: Layer, g: int, part: Tile, constants: LayerConstants
+    ) -> None:
+        """Rotate and quantise a key head and its queries ([q | k | v] at `part`); append K, V."""
+        k, rows, hd, group = self.k, self.rows, self.head_dim, self.group
         with k.named(f"layers.{index}.rope", "rope"), k.temps(2) as (codes, scales):
             k.scalar("li", codes, self.qk[g].codes.address)
             k.scalar("li", scales, self.qk[g].scales.address)
             for j in range(group + 1):
-                head = Tile(buffer.at(4 * j * hd), pitch)
+                head = Tile(part.ref.plus(4 * j * hd), part.stride)
                 norm = layer.q_norm if j < group else layer.k_norm
                 if norm:
                     self.head_norm(norm, constants, head, rows)
@@ -125,7 +165,7 @@ class PrefillAttention(Decoder):
                         k.scalar("shr", temp, self.row_bytes, 5)
                         k.scalar("add", scales, scales, temp)
             v = self.v[g]
-            value = Tile(buffer.at(4 * (group + 1) * hd), pitch)
+            value = Tile(part.ref.plus(4 * (group + 1) * hd), part.stride)
             k.vquant(
                 Tile(v.codes.at(), hd),
                 Tile(v.scales.at(), 1),
