@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mellivora import numerics
 from mellivora.compiler.pack import B_FORMAT, SLICES, Bytes, Weights, row_table
 from mellivora.compiler.plan import DecoderPlan
 from mellivora.compiler.rounding import round_up
@@ -73,9 +74,8 @@ def rope_table(
     theta: float, factors: npt.NDArray[np.float32] | None, head_dim: int, context: int
 ) -> npt.NDArray[np.float32]:
     """[context][cos of head_dim/2 | sin of head_dim/2], angles in FP32 as models have them."""
-    exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    frequency = np.float32(1.0) / np.power(np.float32(theta), exponent, dtype=np.float32)
+    frequency = numerics.inverse_powers(theta, head_dim // 2)
     if factors is not None:
         frequency = frequency / factors
     angle = np.arange(context, dtype=np.float32)[:, None] * frequency[None, :]
-    return np.concatenate([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    return np.concatenate(numerics.cos_sin(angle), axis=1)

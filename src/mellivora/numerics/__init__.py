@@ -15,6 +15,7 @@ from mellivora.numerics.adapters import (
     pack_fp6,
     unpack_fp6,
 )
+from mellivora.numerics.angles import cos_sin, inverse_powers
 from mellivora.numerics.block import CANONICAL_NAN, BlockTensor, from_e8m0
 from mellivora.numerics.formats import BLOCK, FORMATS, Format, format_of
 from mellivora.numerics.fp8 import from_fp8, to_fp8
@@ -58,6 +59,7 @@ __all__ = [
     "add",
     "block_matmul",
     "canonical",
+    "cos_sin",
     "cos_turns",
     "cpp_tables",
     "exp2",
@@ -73,6 +75,7 @@ __all__ = [
     "from_fp8",
     "from_int",
     "int_matmul",
+    "inverse_powers",
     "log2",
     "maximum",
     "minimum",
