@@ -184,6 +184,29 @@ def test_where_with_infinities() -> None:
     compare(one("where", [c, a, normal(3, 4)]))
 
 
+def test_chains_of_elementwise_nodes() -> None:
+    """GELU and a mask as exporters write them; every intermediate stays in the scratchpad."""
+    b = Builder("chain")
+    x, row = b.input("x", "f32", (5, 300)), b.input("row", "f32", (5, 1))
+    half = b.param("half", np.array(0.5, np.float32))
+    h = b.op("add", [b.op("erf", [b.op("div", [x, row])]), half])
+    y = b.op("mul", [b.op("mul", [x, h]), half])
+    y = b.op("sub", [half, b.op("div", [half, b.op("mul", [y, y])])])
+    number = b.op("add", [half, half])
+    kept = b.op("where", [b.op("compare", [y, row], kind="gt"), y, number])
+    for name in (y, kept):
+        b.output(name)
+    graph, feed = b.build(), {"x": np.abs(normal(5, 300)) + 1, "row": np.abs(normal(5, 1)) + 1}
+    want = interpret(graph, feed)
+    got = run(graph, feed)
+    runner = GraphRunner(graph, load_chip("nano"))
+    labels = {label for _, _, label, _ in runner.compiled.program.entries["main"].symbols}
+    assert len(labels) == 3  # a chain of eight, a node on its own, a chain of two
+    # About 60 ulp of the terms, and 0.5 / y**2 (y from 0.5 on) at most doubles them twice.
+    for name in graph.outputs:
+        close(got[name], want[name], 60 * 4 * 2 * U * (np.abs(want[name]) + 2))
+
+
 def test_numbers_and_casts() -> None:
     x = normal(3, 50)
     compare(one("scale", [x], factor=0.3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from mellivora.compiler.emit import emit
 from mellivora.compiler.generic import lower_math, lower_moves, lower_windows, move
+from mellivora.compiler.generic.lower_elementwise import chain_length, lower_chain
 from mellivora.compiler.generic.lowering import LOWER, Lowering
 from mellivora.compiler.generic.tensors import View
 from mellivora.compiler.generic.work import Work
@@ -180,14 +181,17 @@ def _lower(low: Lowering) -> tuple[dict[str, Port], dict[str, Port]]:
     for at, node in enumerate(graph.nodes):
         last.update(dict.fromkeys((*node.inputs, *node.outputs), at))
     last.update(dict.fromkeys(graph.outputs, len(graph.nodes)))
-    for at, node in enumerate(graph.nodes):
-        _node(low, node)
+    low.readers = graph.consumers()
+    at = -1
+    while at + 1 < len(graph.nodes):
+        first, at = at + 1, at + chain_length(low, at + 1)
+        _nodes(low, graph.nodes[first : at + 1])
         alive = {low.views[n].dram for n in low.views if last.get(n, len(graph.nodes)) > at}
-        done = {low.views[n].dram for n in low.views if last.get(n, -1) == at}
+        done = {low.views[n].dram for n in low.views if first <= last.get(n, -1) <= at}
         for dram in sorted(done - alive - kept, key=lambda d: d.start):
             if dram.window:
                 work.arena.free(dram)
-        for name in [n for n in low.views if last.get(n) == at]:
+        for name in [n for n in low.views if first <= last.get(n, -1) <= at]:
             if name not in graph.params and name not in graph.inputs:
                 del low.views[name]
     outputs: dict[str, Port] = {}
@@ -218,7 +222,23 @@ def _lower(low: Lowering) -> tuple[dict[str, Port], dict[str, Port]]:
     return inputs, outputs
 
 
-def _node(low: Lowering, node: Node) -> None:
+def _nodes(low: Lowering, nodes: Sequence[Node]) -> None:
+    """One node, or a chain of elementwise ones."""
+    for node in nodes:
+        _check_node(low, node)
+    last = nodes[-1]
+    with low.work.operation(last.where, last.op):
+        if len(nodes) > 1:
+            results: Sequence[View] = [lower_chain(low, nodes)]
+        else:
+            results = LOWER[last.op](low, last)
+    for name, view in zip(last.outputs, results, strict=True):
+        if view.shape != low.shapes[name]:
+            raise AssertionError(f"{last.where}: {view.shape} is not {low.shapes[name]}")
+        low.views[name] = view
+
+
+def _check_node(low: Lowering, node: Node) -> None:
     if node.op not in LOWER:
         raise CompileError(
             "MV0430",
@@ -231,12 +251,6 @@ def _node(low: Lowering, node: Node) -> None:
     for name in (*node.inputs, *node.outputs):
         if name and name not in low.graph.params:
             _check_dtype(low, name, node.where)
-    with low.work.operation(node.where, node.op):
-        results = LOWER[node.op](low, node)
-    for name, view in zip(node.outputs, results, strict=True):
-        if view.shape != low.shapes[name]:
-            raise AssertionError(f"{node.where}: {view.shape} is not {low.shapes[name]}")
-        low.views[name] = view
 
 
 def _check_dtype(low: Lowering, name: str, where: str) -> None:

@@ -81,7 +81,7 @@ def bordered(work: Work, x: View, pads: Sequence[int], value: float) -> View:
         number = work.arena.constant(np.full(1, value, np.float32))
         last = _padded(work, last, before, after, View.dense(number, (1, 1, 1, 1)))
     elif last.strides[3] != 1 and last.shape[3] > 1:
-        last = copy(work, last)
+        last = work.temporary(copy(work, last))
     work.barrier()
     return last
 
@@ -89,7 +89,7 @@ def bordered(work: Work, x: View, pads: Sequence[int], value: float) -> View:
 def _padded(work: Work, x: View, before: Sequence[int], after: Sequence[int], value: View) -> View:
     """Borders around x, row major whatever the order of x."""
     shape = tuple(n + b + a for n, b, a in zip(x.shape, before, after, strict=True))
-    return pad_constant(work, x, before, after, value, work.new(shape))
+    return pad_constant(work, x, before, after, value, work.temporary(work.new(shape)))
 
 
 def tap_order(weight: npt.NDArray[np.float32], dense: bool) -> npt.NDArray[np.float32]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mellivora.compiler.generic import formulas
 from mellivora.compiler.generic.formulas import Pen
 from mellivora.compiler.generic.tensors import View, collapse
 from mellivora.compiler.generic.work import TILE_ELEMENTS, Work, indices, rows_tile, steps
@@ -125,17 +124,3 @@ def _share(work: Work, size: int) -> int:
     """Elements a tile may have so that every core gets some, in whole lanes."""
     lanes = work.chip.lanes
     return -(-size // (work.chip.cores * lanes)) * lanes
-
-
-def unary(work: Work, x: View, program: formulas.Unary, spare: int) -> View:
-    return elementwise(work, x.shape, [x], program, spare=spare)
-
-
-def binary(work: Work, op: str, shape: Sequence[int], a: Operand, b: Operand) -> View:
-    """add, sub, mul, max, min, div."""
-    if op == "div":
-        whole = isinstance(a, View) and tuple(a.shape) == tuple(shape)
-        dense = (0,) if whole else (1,)
-        return elementwise(work, shape, [a, b], formulas.divide, spare=1, dense=dense)
-    code = formulas.BINARY[op]
-    return elementwise(work, shape, [a, b], lambda pen, dst, x, y: pen.binary(dst, x, code, y))

@@ -1,4 +1,4 @@
-"""Lowerings of elementwise operations, products, normalisations and reductions."""
+"""Lowerings of products, normalisations and reductions."""
 
 from __future__ import annotations
 
@@ -7,84 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from mellivora.compiler.generic import elementwise as ew
-from mellivora.compiler.generic import formulas, matmul, rows
+from mellivora.compiler.generic import matmul, rows
 from mellivora.compiler.generic.lowering import (
     Lowering,
     attr,
-    constant_view,
     lowers,
     reshaped,
 )
 from mellivora.compiler.generic.tensors import View
 from mellivora.compiler.pack import B_FORMAT
 from mellivora.graph.ir import Node
-from mellivora.isa.modes import Op
-
-
-# ---- elementwise ---------------------------------------------------------------------------------
-@lowers(*formulas.UNARY)
-def _unary(low: Lowering, node: Node) -> Sequence[View]:
-    program, spare = formulas.UNARY[node.op]
-    return [ew.unary(low.work, low.view(node.inputs[0]), program, spare)]
-
-
-@lowers("scale", "softcap", "clip")
-def _with_numbers(low: Lowering, node: Node) -> Sequence[View]:
-    if node.op == "scale":
-        program, spare = formulas.one(Op.MUL, attr(node, "factor")), 0
-    elif node.op == "clip":
-        program = formulas.one(Op.MAX, attr(node, "low"), Op.MIN, attr(node, "high"))
-        spare = 0
-    else:
-        program, spare = formulas.softcap(attr(node, "cap")), 4
-    return [ew.unary(low.work, low.view(node.inputs[0]), program, spare)]
-
-
-@lowers("add", "sub", "mul", "div", "max", "min")
-def _binary(low: Lowering, node: Node) -> Sequence[View]:
-    a, b = (low.operand(name) for name in node.inputs)
-    if node.op == "div" and low.graph.values[node.outputs[0]].dtype != "f32":
-        raise low.work.no_form("div of integers", "f32", "cast to float and floor")
-    if isinstance(a, float) and isinstance(b, float):
-        a = low.view(node.inputs[0])
-    return [ew.binary(low.work, node.op, low.shapes[node.outputs[0]], a, b)]
-
-
-@lowers("pow")
-def _pow(low: Lowering, node: Node) -> Sequence[View]:
-    a, b = low.view(node.inputs[0]), low.operand(node.inputs[1])
-    shape = low.shapes[node.outputs[0]]
-    return [ew.elementwise(low.work, shape, [a, b], formulas.power, spare=1, dense=(0, 1))]
-
-
-@lowers("compare")
-def _compare(low: Lowering, node: Node) -> Sequence[View]:
-    views = [low.view(name) for name in node.inputs]
-    program = formulas.compare(attr(node, "kind"))
-    shape = low.shapes[node.outputs[0]]
-    return [ew.elementwise(low.work, shape, views, program, spare=3, dense=(0, 1))]
-
-
-@lowers("where")
-def _where(low: Lowering, node: Node) -> Sequence[View]:
-    terms = [low.view(node.inputs[0]), *(low.operand(name) for name in node.inputs[1:])]
-    shape = low.shapes[node.outputs[0]]
-    return [ew.elementwise(low.work, shape, terms, formulas.where, spare=2, dense=(0, 1, 2))]
-
-
-@lowers("cast")
-def _cast(low: Lowering, node: Node) -> Sequence[View]:
-    """Floats to integers are cut towards zero; integers and booleans are numbers already."""
-    source, to = low.graph.values[node.inputs[0]].dtype, attr(node, "to")
-    view = low.view(node.inputs[0])
-    if to == "bool" and source != "bool":
-        zero = constant_view(low, np.zeros(1, np.float32))
-        program = formulas.compare("ne")
-        return [ew.elementwise(low.work, view.shape, [view, zero], program, spare=3, dense=(0, 1))]
-    if source == "f32" and to in ("int32", "int64"):
-        return [ew.unary(low.work, view, formulas.truncate, 3)]
-    return [view]
 
 
 # ---- contractions --------------------------------------------------------------------------------

@@ -37,6 +37,13 @@ class Lowering:
     limits: dict[str, int] = field(default_factory=dict)
     """Integer inputs that are indices: the number of rows they pick from."""
 
+    readers: dict[str, list[Node]] = field(default_factory=dict)
+    """The nodes that read each value."""
+
+    def zero(self) -> View:
+        """The number 0 in DRAM."""
+        return View.dense(self.work.zeros, (1,))
+
     def view(self, name: str) -> View:
         """A value as FP32 in DRAM; parameters are placed when first read."""
         if name not in self.views:

@@ -303,7 +303,7 @@ def linear(work: Work, x: View, b: BMatrix, n: int, bias: View | None) -> View:
         return out
     flat = x.reshape((math.prod(x.shape[:-1]), k))
     if flat is None:
-        flat = copy(work, x).reshape((math.prod(x.shape[:-1]), k))
+        flat = work.temporary(copy(work, x)).reshape((math.prod(x.shape[:-1]), k))
         work.barrier()
         assert flat is not None
     target = out.reshape((flat.shape[0], n))

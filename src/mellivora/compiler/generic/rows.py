@@ -149,9 +149,10 @@ def reduce(work: Work, x: View, kind: str, axes: Sequence[int]) -> View:
     perm = _last(rank, axes)
     kept = rank - len(axes)
     moved, target = x.permute(perm), out.permute(perm)
-    flat = moved.reshape((*moved.shape[:kept], math.prod(moved.shape[kept:])))
+    wanted = (*moved.shape[:kept], math.prod(moved.shape[kept:]))
+    flat = moved.reshape(wanted)
     if flat is None:
-        flat = copy(work, moved).reshape((*moved.shape[:kept], math.prod(moved.shape[kept:])))
+        flat = work.temporary(copy(work, moved)).reshape(wanted)
         assert flat is not None
         work.barrier()
     result = View(

@@ -48,6 +48,11 @@ class Work:
         self.temps.append(self.arena.alloc(size))
         return self.temps[-1]
 
+    def temporary(self, view: View) -> View:
+        """A new tensor that lives until the end of this operation only."""
+        self.temps.append(view.dram)
+        return view
+
     @property
     def zeros(self) -> Dram:
         if self._zeros is None:
