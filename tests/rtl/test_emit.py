@@ -8,7 +8,7 @@ from mellivora.rtl import PRIMITIVES, primitive
 from mellivora.rtl.emit import verilog
 
 MODULE = re.compile(r"^module (\w+)\(([^)]*)\);", re.MULTILINE)
-INSTANCE = re.compile(r"^  (?:\(\*.*\*\)\s*)?(\w+) (\w+) \(\n    \.", re.MULTILINE)
+INSTANCE = re.compile(r"^  (?:\(\*.*\*\)\s*)?(\w+) (\S+) \(\n    \.", re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", PRIMITIVES)

@@ -1,5 +1,6 @@
 """The list of primitives: their stages are the ISA's, each has its page, Amaranth loads late."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,5 +51,8 @@ def test_each_component_has_one_test_file_and_one_page():
 
 def test_importing_mellivora_does_not_import_amaranth():
     code = "import sys, mellivora, mellivora.rtl, mellivora.cli; print('amaranth' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
+    )
     assert done.stdout.strip() == "False"

@@ -20,7 +20,8 @@ def test_bits(corners, rng, simulation, same_bits):
 
 
 def test_the_widest_dot_fits():
-    assert DOT_BITS == 1 + (32 * 256 * 256).bit_length()
+    widest = 32 * 256 * 256
+    assert widest.bit_length() + 1 == DOT_BITS
     assert numerics.from_int(2**21) == 2.0**21  # all are exact in FP32: one rounding is enough
 
 

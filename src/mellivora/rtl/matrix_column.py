@@ -56,9 +56,12 @@ class MatrixColumn(wiring.Component):
         m = Module()
         dot, scale, minimum_scale = Dot32(), Fp32Mul(), Fp32Mul()
         term, minimum_term, both, total = ScaleDot(), ScaleDot(), Fp32Add(), Fp32Add()
-        m.submodules.dot = share(dot)
-        m.submodules.scale, m.submodules.minimum_scale = share(scale), share(minimum_scale)
-        m.submodules.term, m.submodules.minimum_term = share(term), share(minimum_term)
+        m.submodules.dot_product = share(dot)
+        m.submodules.scale_product, m.submodules.minimum_product = (
+            share(scale),
+            share(minimum_scale),
+        )
+        m.submodules.scale_term, m.submodules.scale_minimum = share(term), share(minimum_term)
         m.submodules.join, m.submodules.accumulator = share(both), share(total)
 
         def late(mode: Accumulate, stages: int) -> object:
