@@ -366,6 +366,34 @@ def test_conv(case: tuple[int, ...], bias: bool) -> None:
     compare(one("conv", [x], params, groups=groups, **attrs), bound)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_relu_behind_a_product(groups: int, kernel: int) -> None:
+    """The ReLU is part of the product: one operation, no value below zero."""
+    x, w, c = normal(1, 8, 6, 6), normal(8, 8 // groups, kernel, kernel, seed=1), normal(8, seed=2)
+    b = Builder("relu")
+    y = b.op(
+        "conv",
+        [b.input("x", "f32", x.shape), b.param("w", w), b.param("c", c)],
+        strides=(1, 1),
+        pads=(kernel // 2,) * 4,
+        dilations=(1, 1),
+        groups=groups,
+    )
+    y = b.op("reshape", [b.op("relu", [y])], shape=(8, 36))
+    b.output(b.op("relu", [b.op("linear", [y, b.param("v", normal(5, 36, seed=3))])], name="y"))
+    graph = b.build()
+    want = interpret(graph, {"x": x})["y"]
+    inner = product_bound(8 // groups * kernel**2, x, w)
+    # 36 weights of at most 15 (five deviations) carry the inner error on; then linear's own, on
+    # hidden values that are at most ten times the outputs.
+    got = run(graph, {"x": x})["y"]
+    close(got, want, 36 * 15 * inner + product_bound(36, want, normal(5, 36, seed=3)) * 10)
+    assert got.min() == 0 < got.max()
+    symbols = GraphRunner(graph, load_chip("nano")).compiled.program.entries["main"].symbols
+    assert "relu" not in {kind for _, _, _, kind in symbols}
+
+
 def test_conv_over_one_axis() -> None:
     x, w = normal(2, 6, 30), normal(4, 6, 3, seed=1)
     case = one("conv", [x], [w], strides=(2,), pads=(1, 0), dilations=(1,))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mellivora.compiler.emit import emit
 from mellivora.compiler.generic import lower_math, lower_moves, lower_windows, move
-from mellivora.compiler.generic.lower_elementwise import chain_length, lower_chain
+from mellivora.compiler.generic.lower_elementwise import ENDS_IN_RELU, chain_length, lower_chain
 from mellivora.compiler.generic.lowering import LOWER, Lowering
 from mellivora.compiler.generic.tensors import View
 from mellivora.compiler.generic.work import Work
@@ -226,10 +226,13 @@ def _nodes(low: Lowering, nodes: Sequence[Node]) -> None:
     """One node, or a chain of elementwise ones."""
     for node in nodes:
         _check_node(low, node)
-    last = nodes[-1]
-    with low.work.operation(last.where, last.op):
-        if len(nodes) > 1:
-            results: Sequence[View] = [lower_chain(low, nodes)]
+    first, last = nodes[0], nodes[-1]
+    low.relu = len(nodes) > 1 and first.op in ENDS_IN_RELU
+    with low.work.operation(last.where, first.op if low.relu else last.op):
+        if low.relu:
+            results = LOWER[first.op](low, first)
+        elif len(nodes) > 1:
+            results = [lower_chain(low, nodes)]
         else:
             results = LOWER[last.op](low, last)
     for name, view in zip(last.outputs, results, strict=True):

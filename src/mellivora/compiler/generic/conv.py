@@ -118,6 +118,8 @@ def convolve(
     channels: int,
     outputs: int,
     bias: View | None,
+    *,
+    relu: bool = False,
 ) -> View:
     """Cross-correlation of a bordered image; returns [n, m, h, w] with channels last in memory."""
     images = image.shape[0]
@@ -130,7 +132,7 @@ def convolve(
         target = out.cut(3, number * each, each)
         mine = None if bias is None else bias.cut(0, number * each, each)
         rows = _rows(work, part, target, window, channels, each, b)
-        product(work, rows, b, mine)
+        product(work, rows, b, mine, relu=relu)
     return out.permute((0, 3, 1, 2))
 
 
@@ -194,6 +196,7 @@ def slide(
     weight: View | None = None,
     bias: View | None = None,
     factors: View | None = None,
+    relu: bool = False,
 ) -> View:
     """Windows on VECTOR, tap by tap: "max", "sum" (times factors [h * w]), or "depthwise".
 
@@ -243,6 +246,8 @@ def slide(
                     kernel.vew(
                         total, total, rows=p.count, cols=c, op1=Op.MUL, b=RowVec(row.at(), 4)
                     )
+                if relu:
+                    kernel.vew(total, total, rows=p.count, cols=c, op1=Op.MAX, b=0.0)
                 target_view = out.at((p.n,)).cut(0, p.y, p.rows).cut(1, p.x, p.cols).cut(2, c0, c)
                 work.store(target_view, total.ref, (4 * c * p.cols, 4 * c, 4))
     return out.permute((0, 3, 1, 2))
@@ -267,10 +272,10 @@ def _accumulate(
 
 
 def pointwise(
-    work: Work, x: View, b: BMatrix, outputs: int, bias: View | None, stride: Pair
+    work: Work, x: View, b: BMatrix, outputs: int, bias: View | None, stride: Pair, relu: bool
 ) -> View:
     """A convolution of one tap: a product over pixels, wherever the channels lie."""
     last = x.permute(CHANNELS_LAST)
     for axis, step in enumerate(stride, 1):
         last = last.cut(axis, 0, -(-last.shape[axis] // step), step)
-    return linear(work, last, b, outputs, bias).permute((0, 3, 1, 2))
+    return linear(work, last, b, outputs, bias, relu=relu).permute((0, 3, 1, 2))

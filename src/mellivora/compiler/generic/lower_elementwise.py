@@ -19,6 +19,8 @@ from mellivora.graph.ir import Node
 from mellivora.isa.modes import Op
 
 LONGEST = 8
+ENDS_IN_RELU = ("conv", "linear")
+"""Operations that a ReLU behind them is part of."""
 _ZERO = "0"  # stands for the number 0 among the operands
 
 
@@ -104,15 +106,17 @@ def chain_length(low: Lowering, at: int) -> int:
     while count < LONGEST and at + count < len(nodes):
         maker, reader = nodes[at + count - 1], nodes[at + count]
         made = maker.outputs[0]
+        product = count == 1 and maker.op in ENDS_IN_RELU and reader.op == "relu"
         if (
-            maker.op not in COOKS
-            or reader.op not in COOKS
+            not (product or (maker.op in COOKS and reader.op in COOKS))
             or made in low.graph.outputs
             or low.readers[made] != [reader]
             or low.shapes[made] != low.shapes[reader.outputs[0]]
         ):
             break
         count += 1
+        if product:
+            break
     return count
 
 

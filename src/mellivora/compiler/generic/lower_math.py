@@ -32,7 +32,7 @@ def _linear(low: Lowering, node: Node) -> Sequence[View]:
         tensor = tensor.astype(np.float32)
     b = low.pack(name, "linear", tensor)
     extra = low.view(bias) if bias else None
-    return [matmul.linear(low.work, x, b, tensor.shape[0], extra)]
+    return [matmul.linear(low.work, x, b, tensor.shape[0], extra, relu=low.relu)]
 
 
 @lowers("matmul")

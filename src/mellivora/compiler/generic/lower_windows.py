@@ -71,7 +71,7 @@ def _conv(low: Lowering, node: Node) -> Sequence[View]:
     )
     if groups == 1 and window.kernel == (1, 1) and not any(pads):
         b = low.pack(name, "conv", np.ascontiguousarray(weight.reshape(outputs, channels)))
-        out = conv.pointwise(low.work, x, b, outputs, bias, window.stride)
+        out = conv.pointwise(low.work, x, b, outputs, bias, window.stride, low.relu)
         return _windowed(low, node, out, spatial)
     image = conv.bordered(low.work, x, pads, 0.0)
     if groups > 1 and channels == 1 and outputs == groups:
@@ -84,6 +84,7 @@ def _conv(low: Lowering, node: Node) -> Sequence[View]:
             kind="depthwise",
             weight=constant_view(low, taps),
             bias=bias or zero,
+            relu=low.relu,
         )
         return _windowed(low, node, out, spatial)
     dense = conv.is_dense(window.kernel, channels)
@@ -92,7 +93,7 @@ def _conv(low: Lowering, node: Node) -> Sequence[View]:
         low.pack(name, f"conv{g}", conv.tap_order(weight[g * each : (g + 1) * each], dense))
         for g in range(groups)
     ]
-    out = conv.convolve(low.work, image, window, packed, channels, outputs, bias)
+    out = conv.convolve(low.work, image, window, packed, channels, outputs, bias, relu=low.relu)
     return _windowed(low, node, out, spatial)
 
 

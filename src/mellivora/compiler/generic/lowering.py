@@ -40,6 +40,9 @@ class Lowering:
     readers: dict[str, list[Node]] = field(default_factory=dict)
     """The nodes that read each value."""
 
+    relu: bool = False
+    """Whether the product that is being lowered ends in a ReLU."""
+
     def zero(self) -> View:
         """The number 0 in DRAM."""
         return View.dense(self.work.zeros, (1,))

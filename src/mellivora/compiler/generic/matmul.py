@@ -295,8 +295,10 @@ def view_rows(work: Work, a: View, out: View, n: int, batch: int = 1) -> Rows:
     )
 
 
-def linear(work: Work, x: View, b: BMatrix, n: int, bias: View | None) -> View:
-    """x [.., k] @ B^T (+ bias)."""
+def linear(
+    work: Work, x: View, b: BMatrix, n: int, bias: View | None, *, relu: bool = False
+) -> View:
+    """x [.., k] @ B^T (+ bias), nothing below zero with relu."""
     k = x.shape[-1]
     out = work.new((*x.shape[:-1], n))
     if not out.size:
@@ -308,7 +310,7 @@ def linear(work: Work, x: View, b: BMatrix, n: int, bias: View | None) -> View:
         assert flat is not None
     target = out.reshape((flat.shape[0], n))
     assert target is not None
-    product(work, view_rows(work, flat, target, n), b, bias)
+    product(work, view_rows(work, flat, target, n), b, bias, relu=relu)
     return out
 
 
