@@ -88,7 +88,8 @@ def test_families(family: str) -> None:
 def smollm2(name: str, activations: str) -> Program:
     graph = shape_model(load_model("smollm2", shapes_only=True).config, weight_format="q4_1")
     options = {"max_batch": 4, "context": 1024}
-    return compile_model(graph, chip(name), activations=activations, **options).program
+    on = chip(name, sram_bytes=256 * 1024) if name == "micro" else chip(name)
+    return compile_model(graph, on, activations=activations, **options).program
 
 
 def test_smollm2_at_one_point() -> None:

@@ -12,6 +12,7 @@ IDS = np.random.default_rng(2).integers(0, 49_152, 20).tolist()
 CHIPS = {
     **{f"m1x{n}": chip("m1", cores=n) for n in (1, 2, 4)},
     "micro": chip("micro"),
+    "micro-roomy": chip("micro", sram_bytes=256 * 1024),
     # Eight columns; nano's own 64 KiB are less than one head's tiles and one row of this model.
     "nano-roomy": chip("nano", sram_bytes=256 * 1024),
 }
@@ -23,7 +24,7 @@ CHIPS = {
         ("mxint8", ["m1x1", "m1x2", "m1x4", "micro"]),
         ("x2", ["m1x2"]),
         pytest.param("mxint8", ["nano-roomy"], marks=pytest.mark.nightly),
-        pytest.param("x2", ["m1x1", "m1x4", "micro"], marks=pytest.mark.nightly),
+        pytest.param("x2", ["m1x1", "m1x4", "micro-roomy"], marks=pytest.mark.nightly),
         pytest.param("x3", ["m1x2", "nano-roomy"], marks=pytest.mark.nightly),
     ],
 )
