@@ -92,6 +92,7 @@ _ROWS = (
     _op("tanh",       "x", "", s.same, _u(np.tanh),                  "hyperbolic tangent"),
     _op("erf",        "x", "", s.same, _u(r.erf),                    "error function"),
     _op("sigmoid",    "x", "", s.same, _u(r.sigmoid),                "1 / (1 + exp(-x))"),
+    _op("softplus",   "x", "", s.same, _u(r.softplus),               "log(1 + exp(x))"),
     _op("silu",       "x", "", s.same, _u(lambda x: x * r.sigmoid(x)), "x * sigmoid(x)"),
     _op("gelu",       "x", "", s.same, _u(r.gelu),                   "x * Phi(x), by erf"),
     _op("gelu_tanh",  "x", "", s.same, _u(r.gelu_tanh),              "GELU by tanh"),

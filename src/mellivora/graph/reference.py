@@ -103,6 +103,11 @@ def sigmoid(x: Array) -> Array:
     return np.where(x >= 0, 1 / (1 + small), small / (1 + small))
 
 
+def softplus(x: Array) -> Array:
+    """log(1 + exp(x)), without overflow."""
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
 def gelu(x: Array) -> Array:
     """x * Phi(x)."""
     return x * (erf(x * np.float32(math.sqrt(0.5))) + 1) * np.float32(0.5)

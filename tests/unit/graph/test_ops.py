@@ -84,6 +84,7 @@ UNARY: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float, bool, str]] = 
     "tanh": (np.tanh, 8, False, ""),
     "erf": (erf64, 1, False, ""),
     "sigmoid": (sigmoid64, 12, False, ""),
+    "softplus": (lambda x: np.logaddexp(x, 0), 12, False, ""),
     "silu": (lambda x: x * sigmoid64(x), 13, False, ""),
     # 1 + erf and 1 + tanh cancel for negative x: their errors act on |x|, not on the result.
     "gelu": (lambda x: x / 2 * (1 + erf64(x / math.sqrt(2))), 6, False, "x"),
