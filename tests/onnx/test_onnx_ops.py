@@ -36,8 +36,8 @@ TRUE = np.array([True, False, True])
 # (operator, opset, run-time operands, constant operands, attributes, number of outputs)
 CASES: list[tuple[str, int, list[np.ndarray], list[np.ndarray | None], dict[str, Any], int]] = [
     *((name, 17, [f(3, 5)], [], {}, 1) for name in ("Neg", "Abs", "Floor", "Exp", "Sin", "Cos")),
-    *((name, 17, [f(0, 4)], [], {}, 1) for name in ("Tanh", "Erf", "Sigmoid", "Relu")),
-    *((name, 17, [f(2, 7)], [], {}, 1) for name in ("Tanh", "Erf", "Sigmoid", "Relu")),
+    *((name, 17, [f(0, 4)], [], {}, 1) for name in ("Tanh", "Erf", "Sigmoid", "Softplus", "Relu")),
+    *((name, 17, [f(2, 7)], [], {}, 1) for name in ("Tanh", "Erf", "Sigmoid", "Softplus", "Relu")),
     *((name, 17, [np.abs(f(7)) + 1], [], {}, 1) for name in ("Log", "Sqrt", "Reciprocal")),
     *((name, 17, [f(3, 1), f(1, 5)], [], {}, 1) for name in ("Add", "Sub", "Mul", "Div")),
     ("Add", 7, [f(3, 1), f(5)], [], {}, 1),

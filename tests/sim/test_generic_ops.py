@@ -98,6 +98,7 @@ UNARY: dict[str, tuple[float, str]] = {
     "tanh": (16, ""),
     "erf": (16, ""),
     "sigmoid": (40, ""),
+    "softplus": (16, "1"),
     "silu": (60, ""),
     "gelu": (16, "x"),
     "gelu_tanh": (60, "x"),

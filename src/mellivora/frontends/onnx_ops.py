@@ -60,6 +60,7 @@ _UNARY = {
     "Tanh": "tanh",
     "Erf": "erf",
     "Sigmoid": "sigmoid",
+    "Softplus": "softplus",
     "Relu": "relu",
 }
 _BINARY = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "And": "min", "Or": "max"}

@@ -9,6 +9,7 @@ Errors are in ulp of the result unless said otherwise; the table functions are w
     exp            2 + |x|: the rounding of x * log2(e) is scaled by x     log   2, and 1e-7 near 1
     erf, tanh      7: x * P(x^2) / Q(x^2), P and Q of degree 5, fitted; at most 4e-7 absolute
     sigmoid        4 + |x|, below 2^-128: 0       silu 5 + |x|       gelu 4e-7 * |x| absolute
+    softplus       2, and 1.2e-7 absolute: small exponentials are lost beside 1
     gelu_tanh      5 + 2 * x^2 (its argument is a cubic), softcap 8
     sin, cos       1e-7 * max(1, |x|) absolute
     pow            exact products for exponents 1 to 4; else 2^(b log2 a): 3 + 2 * |b log2 a|
@@ -141,6 +142,16 @@ def sigmoid(pen: Pen, dst: Tile, x: Tile) -> None:
     pen.v(dst, y, Op.ADD, 1.0, func=Func.RECIP)
 
 
+def softplus(pen: Pen, dst: Tile, x: Tile) -> None:
+    """max(x, 0) + log2(1 + 2^(-|x| log2 e)) * ln 2."""
+    y, positive = pen.spare[:2]
+    pen.v(y, x, func=Func.ABS)
+    pen.v(y, y, Op.MUL, -LOG2E, func=Func.EXP2)
+    pen.v(y, y, Op.ADD, 1.0, func=Func.LOG2)
+    pen.v(positive, x, Op.MAX, 0.0)
+    pen.v(dst, y, Op.MUL, 1.0 / LOG2E, Op.ADD, positive)
+
+
 def silu(pen: Pen, dst: Tile, x: Tile) -> None:
     """x * sigmoid(x); x is bounded below, where the product is zero, so that -inf gives -0."""
     y = pen.spare[1]
@@ -224,6 +235,7 @@ UNARY: dict[str, tuple[Unary, int]] = {
     "tanh": (tanh, 2),
     "erf": (erf, 2),
     "sigmoid": (sigmoid, 1),
+    "softplus": (softplus, 2),
     "silu": (silu, 2),
     "gelu": (gelu, 4),
     "gelu_tanh": (gelu_tanh, 1),
