@@ -129,7 +129,7 @@ def test_modes_may_follow_each_other_after_three_cycles(column, corners, rng, sa
     acc[due[~idle]] = operands["acc"][~idle]  # idle steps take whatever is there
     wide = {name: np.pad(x, [(0, extra)] + [(0, 0)] * (x.ndim - 1)) for name, x in operands.items()}
     shown = column.run(
-        mode=np.pad(modes, (0, extra), mode="edge"),
+        mode=np.pad(np.where(idle, Accumulate.SCALED, modes), (0, extra)),
         a=pack(wide["a"], CODE_BITS),
         b=pack(wide["b"], CODE_BITS),
         a_sum=np.pad(wide["a"].sum(axis=1), (SUM_STAGE, 0))[: count + extra],

@@ -38,7 +38,7 @@ class MatrixColumn(wiring.Component):
 
     Dot32 4, ScaleDot 3, Fp32Add 3; the two parts of an OFFSET step are added first, 3 cycles more.
     A step each cycle. After an OFFSET step the next three must not be of another mode: they would
-    meet it at the accumulator.
+    meet it at the accumulator. Idle cycles have mode SCALED, and a q that nobody takes.
     """
 
     mode: In(2)
