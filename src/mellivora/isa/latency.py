@@ -28,12 +28,18 @@ SYNC_CYCLES = 1
 DMA_ISSUE_CYCLES = 4
 MATRIX_FILL_CYCLES = 14
 """Operand read 2, multiply and tree 4, convert and scale 3, FP32 add 3, accumulator write 2."""
+OFFSET_FILL_CYCLES = 3
+"""Q4_1: one FP32 addition more, of scale and offset part."""
+ACCUMULATE_CYCLES = 3
+"""Stages of the FP32 adder: terms of one accumulator lie so far apart."""
 VECTOR_FILL_CYCLES = 10
 """Operand read 2, two binary stages of 3, write 2."""
 TABLE_FILL_CYCLES = 6
 """Table read, two multiplications, normalise, round."""
-REDUCE_FILL_CYCLES = 16
-"""Five levels in a chunk of 32 and the merge of chunks, FP32 adders of 2 cycles, pipelined."""
+REDUCE_FILL_CYCLES = 10
+"""Five levels of the tree within a chunk of 32, FP32 adders of 2 cycles."""
+MERGE_CYCLES = 2
+"""One level of the tree over chunks of a row; they come while it streams, the last at its end."""
 QUANT_FILL_CYCLES = 6
 """Largest exponent of the block, scale, round."""
 
@@ -110,10 +116,14 @@ def matmul(rows: Rows, chip: ChipSpec) -> Rows:
         pick = np.flatnonzero(modes == mode)
         m, blocks = slot(rows, 4)[pick], slot(rows, 5)[pick]
         load = _load_cycles(BFormat(mode & 15), config(rows, 3)[pick], chip)
+        pairs = passes(int(mode) >> 4 & 3, int(mode) >> 6 & 3)
         block, previous = np.zeros(len(pick), np.int64), -1
-        for _, j in passes(int(mode) >> 4 & 3, int(mode) >> 6 & 3):
+        for _, j in pairs:
             block += np.maximum(m, load if j != previous else 1)
             previous = j
+        block = np.maximum(block, ACCUMULATE_CYCLES * len(pairs))
+        if mode & 15 == BFormat.Q4_1:
+            cycles[pick] += OFFSET_FILL_CYCLES
         cycles[pick] += np.where((m > 0) & (blocks > 0), load + blocks * block, 0)
     return cycles
 
@@ -129,7 +139,11 @@ def vew(rows: Rows, chip: ChipSpec) -> Rows:
 
 
 def vred(rows: Rows, chip: ChipSpec) -> Rows:
-    return VECTOR_FILL_CYCLES + REDUCE_FILL_CYCLES + _beats(rows, chip, 2, 3)
+    """The chunk results of a row are merged in pairs: one more level for each doubling."""
+    chunks = np.maximum(ceil_div(slot(rows, 3), 32), 1)
+    levels = np.ceil(np.log2(chunks)).astype(np.int64)
+    fill = VECTOR_FILL_CYCLES + REDUCE_FILL_CYCLES
+    return fill + MERGE_CYCLES * levels + _beats(rows, chip, 2, 3)
 
 
 def vquant(rows: Rows, chip: ChipSpec) -> Rows:
