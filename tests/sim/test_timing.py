@@ -43,7 +43,7 @@ LATENCIES = [
     (f"matmul 0 0 0 0 1 2 8 {MX8}", 14 + 9 + 2 * 9),                # 9 cycles bring a block
     (f"matmul 0 0 0 0 20 2 8 {MX8}", 14 + 9 + 2 * 20),              # 20 rows hide them
     (f"matmul 0 0 0 0 1 2 8 {matmul_mode(BFormat.Q4_1)}", 14 + 3 + 5 + 2 * 5),  # + an FP32 addition
-    (f"matmul 0 0 0 0 1 2 8 {matmul_mode(BFormat.Q4_0, a_slices=3)}", 14 + 5 + 2 * 9),  # 3 adds of 3
+    (f"matmul 0 0 0 0 1 2 8 {matmul_mode(BFormat.Q4_0, a_slices=3)}", 14 + 5 + 2 * 9),  # 3 adds
     (f"matmul 0 0 0 0 0 2 8 {MX8}", 14),                            # no rows: only the pipeline
     (f"vew 0 0 0 0 4 8 {vew_fn()} 0", 10 + 4),
     (f"vew 0 0 0 0 4 9 {vew_fn()} 0", 10 + 8),                      # 9 columns: two beats

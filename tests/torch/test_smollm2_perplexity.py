@@ -1,9 +1,9 @@
 """Perplexity of SmolLM2-135M as the chip computes it, by the protocol of tests/data/README.md.
 
-The promise is of all eight windows: at most 38.85 with MXINT8 activations, within 0.02 of FP32 with
-two slices, where FP32 has 38.654; nightly. One window runs each time, against the graph's
-interpreter, which transformers agrees with: the mean over an eighth of the tokens scatters by sqrt(8)
-times as much, so the bounds on nats a token are wider by that factor.
+The promise is of all eight windows: at most 38.85 with MXINT8 activations, within 0.02 of FP32
+with two slices, where FP32 has 38.654; nightly. One window runs each time, against the graph's
+interpreter, which transformers agrees with: the mean over an eighth of the tokens scatters by
+sqrt(8) times as much, so the bounds on nats a token are wider by that factor.
 """
 
 from __future__ import annotations
