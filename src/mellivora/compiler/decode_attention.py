@@ -12,7 +12,7 @@ from mellivora.compiler.blocks import Quantised, Stream, rotate
 from mellivora.compiler.decoder import Decoder, LayerConstants
 from mellivora.compiler.ir import CORE_ID, Operand, Reg
 from mellivora.compiler.kernel import Buffer, Ref, Tile
-from mellivora.compiler.layout import TILE_TOKENS, DecodeParam, Win
+from mellivora.compiler.layout import TILE_SHIFT, TILE_TOKENS, DecodeParam, Win
 from mellivora.compiler.pack import Image
 from mellivora.compiler.plan import Layer
 from mellivora.compiler.project import Segment
@@ -168,7 +168,7 @@ class DecodeAttention(Decoder):
                 wide=True,
             )
         with k.temps(2) as (offset, at):
-            k.scalar("shr", offset, position, 7)
+            k.scalar("shr", offset, position, TILE_SHIFT)
             k.scalar("mul", offset, offset, self.kv.tile_bytes // 32)
             k.scalar("add", offset, offset, cache)
             k.scalar("and", at, position, TILE_TOKENS - 1)
@@ -208,7 +208,7 @@ class DecodeAttention(Decoder):
         k, hd, group = self.k, self.head_dim, self.group
         with k.temps(3) as (limit, pairs, target):
             k.scalar("add", limit, position, 1)
-            k.scalar("shr", pairs, position, 8)
+            k.scalar("shr", pairs, position, TILE_SHIFT + 1)
             k.scalar("add", pairs, pairs, 1)
             out, factor = self.attend(layer).run(
                 rows=group,

@@ -7,8 +7,6 @@ operation spill into SYNC operations before or after it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
@@ -49,11 +47,6 @@ def _symbols(of_word: list[int], labels: list[tuple[str, str]]) -> list[Symbol]:
     if current >= 0:
         symbols.append((start, len(of_word), *labels[current]))
     return symbols
-
-
-@dataclass
-class _Config:
-    values: tuple[tuple[Operand, int], ...] = ()
 
 
 class _Emitter:

@@ -15,6 +15,8 @@ from mellivora.compiler.rounding import ceil_div
 
 TILE_TOKENS = 128
 """KV tiles start at multiples of this on every chip: part of the result, not of a preset."""
+TILE_SHIFT = TILE_TOKENS.bit_length() - 1
+"""CONTROL divides positions by TILE_TOKENS with a shift."""
 
 
 class Win(IntEnum):

@@ -7,7 +7,7 @@ from mellivora.compiler.decoder import Decoder, LayerConstants
 from mellivora.compiler.head import HeadTiles
 from mellivora.compiler.ir import CORE_ID, Operand, Reg
 from mellivora.compiler.kernel import Ref, RowVec, Tile
-from mellivora.compiler.layout import TILE_TOKENS, PrefillParam
+from mellivora.compiler.layout import TILE_SHIFT, TILE_TOKENS, PrefillParam
 from mellivora.compiler.plan import Layer, Linear
 from mellivora.compiler.rounding import ceil_div, round_up
 from mellivora.isa.modes import Op
@@ -54,12 +54,12 @@ class PrefillAttention(Decoder):
             k.scalar("sub", temp, temp, self.index)
             k.scalar("min", self.part1, self.rows, temp)
             k.scalar("sub", self.part2, self.rows, self.part1)
-            k.scalar("shr", self.cache, self.position, 7)
+            k.scalar("shr", self.cache, self.position, TILE_SHIFT)
             k.scalar("mul", self.cache, self.cache, self.kv.tile_bytes // 32)
             k.scalar("add", self.cache, self.cache, kv_base)
             k.scalar("add", self.pairs, self.position, self.rows)
             k.scalar("add", self.pairs, self.pairs, 2 * TILE_TOKENS - 1)
-            k.scalar("shr", self.pairs, self.pairs, 8)
+            k.scalar("shr", self.pairs, self.pairs, TILE_SHIFT + 1)
             k.scalar("min", temp, self.rows, 1)
             k.scalar("mul", self.pairs, self.pairs, temp)
             k.scalar("mul", self.group_rows, self.rows, self.group)

@@ -72,10 +72,6 @@ class Executable:
         """Tokens a slot holds."""
         return self.kv.context
 
-    @property
-    def image_bytes(self) -> int:
-        return sum(image.nbytes for image in self.images.values())
-
     def save(self, path: str | Path) -> list[Path]:
         """Write program and weights beside it; whole or not at all. Returns the files written.
 
