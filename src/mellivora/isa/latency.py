@@ -8,13 +8,15 @@ tests) the RTL use these and no other. DRAM time is not here: LOAD and STORE giv
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from mellivora.isa.encoding import R_CONFIG, R_SLOT
+from mellivora.isa.encoding import DRAM_UNIT_BYTES, R_CONFIG, R_SLOT
 from mellivora.isa.modes import B_DWORDS, B_SCALE_BYTES, BFormat, Func, passes
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ Cost = Callable[[Rows, "ChipSpec"], Rows]
 
 DISPATCH_CYCLES = 1
 SYNC_CYCLES = 1
-DMA_ISSUE_CYCLES = 4
+DMA_ISSUE_CYCLES = 6
 MATRIX_FILL_CYCLES = 14
 """Operand read 2, multiply and tree 4, convert and scale 3, FP32 add 3, accumulator write 2."""
 OFFSET_FILL_CYCLES = 3
@@ -62,27 +64,49 @@ def fixed(cycles: int) -> Cost:
 
 
 def dma(rows: Rows, chip: ChipSpec) -> Rows:
-    """Issue, and one cycle for each piece that is not contiguous in the scratchpad."""
-    pieces = np.ones(len(rows), np.int64)
-    run = slot(rows, 4).copy()
-    for dim in (1, 2, 3):
-        count = slot(rows, 4 + dim)
-        joined = (config(rows, 2 + dim) == run) & (pieces == 1)
-        run = np.where(joined, run * count, run)
-        pieces = np.where(joined, pieces, pieces * count)
-    return DMA_ISSUE_CYCLES + np.where(pieces == 1, 0, pieces)
+    """Issue: the whole access is checked and its contiguous dimensions are joined meanwhile."""
+    return np.full(len(rows), DMA_ISSUE_CYCLES, np.int64)
 
 
 def dma_bursts(rows: Rows, chip: ChipSpec) -> Rows:
-    """DRAM bursts of a LOAD or STORE: contiguous runs are joined, each rounded up to bursts."""
-    runs = np.ones(len(rows), np.int64)
-    run = slot(rows, 4).copy()
+    """DRAM bursts of a LOAD or STORE: what each piece touches of the aligned bursts of its window.
+
+    A piece is n0 bytes; a dimension whose strides on both sides continue it makes it longer.
+    Windows begin at a burst. Every piece asks for its bursts by itself.
+    """
+    size = chip.dram_burst_bytes
+    run, pieces = slot(rows, 4).copy(), np.ones(len(rows), np.int64)
+    start = (slot(rows, 1) * DRAM_UNIT_BYTES + slot(rows, 2)) % size
+    odd = np.zeros(len(rows), bool)  # pieces begin at different places of their bursts
+    steps: list[tuple[Rows, Rows]] = []
     for dim in (1, 2, 3):
-        count = slot(rows, 4 + dim)
-        joined = (config(rows, dim - 1) == run) & (runs == 1)
+        count, stride = slot(rows, 4 + dim), config(rows, dim - 1)
+        joined = (stride == run) & (config(rows, 2 + dim) == run) & (pieces == 1)
         run = np.where(joined, run * count, run)
-        runs = np.where(joined, runs, runs * count)
-    return runs * ceil_div(run, chip.dram_burst_bytes)
+        pieces = np.where(joined, pieces, pieces * count)
+        count = np.where(joined, 1, count)
+        odd |= (count > 1) & (stride % size != 0)
+        steps.append((count, stride % size))
+    bursts = pieces * ((start + run - 1) // size + 1)
+    for at in np.flatnonzero(odd & (run > 0) & (pieces > 0)).tolist():
+        key = tuple((int(count[at]), int(stride[at])) for count, stride in steps)
+        bursts[at] = _odd_bursts(int(start[at]), int(run[at]), key, size)
+    least = np.min(rows[:, R_SLOT + 4 : R_SLOT + 8], axis=1)
+    return np.where(least > 0, bursts, 0)
+
+
+@functools.lru_cache(maxsize=4096)
+def _odd_bursts(start: int, run: int, steps: tuple[tuple[int, int], ...], size: int) -> int:
+    """Bursts of pieces that begin at different places: how many begin at each, times its bursts."""
+    begins = np.zeros(size, np.int64)
+    begins[start] = 1
+    for count, stride in steps:
+        period = size // math.gcd(stride, size)
+        begins = sum(
+            np.roll(begins, i * stride) * (count // period + (i < count % period))
+            for i in range(min(period, count))
+        )
+    return int((begins * ((np.arange(size) + run - 1) // size + 1)).sum())
 
 
 def dma_bytes(rows: Rows) -> Rows:
@@ -91,9 +115,9 @@ def dma_bytes(rows: Rows) -> Rows:
 
 
 def exchange(rows: Rows, chip: ChipSpec) -> Rows:
-    """After the last core arrives: the network's latency, then every part through each port."""
-    beats = ceil_div(slot(rows, 2) * slot(rows, 4) * chip.cores, chip.exchange_bytes_per_cycle)
-    return chip.exchange_latency_cycles + beats
+    """After the last core arrives: the network's latency, then every row of every part."""
+    row = ceil_div(np.maximum(slot(rows, 2), 0), chip.exchange_bytes_per_cycle)
+    return chip.exchange_latency_cycles + chip.cores * np.maximum(slot(rows, 4), 0) * row
 
 
 def barrier(rows: Rows, chip: ChipSpec) -> Rows:
@@ -103,8 +127,7 @@ def barrier(rows: Rows, chip: ChipSpec) -> Rows:
 def _load_cycles(fmt: BFormat, pitch: Rows, chip: ChipSpec) -> Rows:
     """Cycles to bring a block of one slice to the columns; ROWS: up to four k-rows a cycle."""
     if fmt == BFormat.ROWS:
-        rows_a_cycle = np.clip(chip.columns // np.maximum(pitch, 1), 1, 4)
-        return ceil_div(np.full(len(pitch), 32, np.int64), rows_a_cycle)
+        return np.where(4 * pitch <= chip.columns, 8, np.where(2 * pitch <= chip.columns, 16, 32))
     return np.full(len(pitch), B_DWORDS[fmt] + (1 if B_SCALE_BYTES[fmt] else 0), np.int64)
 
 
@@ -119,17 +142,18 @@ def matmul(rows: Rows, chip: ChipSpec) -> Rows:
         pairs = passes(int(mode) >> 4 & 3, int(mode) >> 6 & 3)
         block, previous = np.zeros(len(pick), np.int64), -1
         for _, j in pairs:
-            block += np.maximum(m, load if j != previous else 1)
+            block += np.maximum(np.maximum(m, ACCUMULATE_CYCLES), load if j != previous else 0)
             previous = j
-        block = np.maximum(block, ACCUMULATE_CYCLES * len(pairs))
         if mode & 15 == BFormat.Q4_1:
             cycles[pick] += OFFSET_FILL_CYCLES
-        cycles[pick] += np.where((m > 0) & (blocks > 0), load + blocks * block, 0)
+        stream = np.where(blocks > 0, load + blocks * block, m)  # none: m rows are only rewritten
+        cycles[pick] += np.where(m > 0, stream, 0)
     return cycles
 
 
 def _beats(rows: Rows, chip: ChipSpec, row_slot: int, col_slot: int) -> Rows:
-    return slot(rows, row_slot) * ceil_div(slot(rows, col_slot), chip.lanes)
+    beats = ceil_div(np.maximum(slot(rows, col_slot), 0), chip.lanes)
+    return np.maximum(slot(rows, row_slot), 0) * beats
 
 
 def vew(rows: Rows, chip: ChipSpec) -> Rows:
@@ -140,7 +164,7 @@ def vew(rows: Rows, chip: ChipSpec) -> Rows:
 
 def vred(rows: Rows, chip: ChipSpec) -> Rows:
     """The chunk results of a row are merged in pairs: one more level for each doubling."""
-    chunks = np.maximum(ceil_div(slot(rows, 3), 32), 1)
+    chunks = np.where(slot(rows, 2) > 0, np.maximum(ceil_div(slot(rows, 3), 32), 1), 1)
     levels = np.ceil(np.log2(chunks)).astype(np.int64)
     fill = VECTOR_FILL_CYCLES + REDUCE_FILL_CYCLES
     return fill + MERGE_CYCLES * levels + _beats(rows, chip, 2, 3)

@@ -35,9 +35,12 @@ def rtlil(component: Any) -> str:
 
 
 def _convert(component: Any, name: str) -> str:
-    """One module: the ports of its signature, and `clk`. What holds data needs no reset."""
-    clock = ClockDomain("sync", reset_less=True)
+    """One module: the ports of its signature, `clk`, and `rst` where the component has_reset."""
+    has_reset = getattr(component, "has_reset", False)
+    clock = ClockDomain("sync", reset_less=not has_reset)
     ports: dict[str, Any] = {"clk": (clock.clk, PortDirection.Input)}
+    if has_reset:
+        ports["rst"] = (clock.rst, PortDirection.Input)
     for path, member, value in component.signature.flatten(component):
         way = PortDirection.Input if member.flow == In else PortDirection.Output
         ports["__".join(map(str, path))] = (Value.cast(value), way)

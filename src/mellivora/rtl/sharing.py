@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from amaranth.hdl import ClockSignal, Instance, Value
+from amaranth.hdl import ClockSignal, Instance, ResetSignal, Value
 from amaranth.lib.wiring import In
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ _wanted: ContextVar[dict[str, Any] | None] = ContextVar("wanted", default=None)
 def share(component: Any) -> Instance:
     """An instance of the component's module, wired to the ports of this component object.
 
-    component: has `module_name`, the same for all that are built alike, at least one register, and
-      no reset. Only inside `collect`.
+    component: has `module_name`, the same for all that are built alike, and at least one register.
+      With an attribute `has_reset` that is true it gets the reset of its place. Only inside
+      `collect`.
     """
     wanted = _wanted.get()
     assert wanted is not None, "shared components are emitted by mellivora.rtl.emit only"
@@ -34,6 +35,8 @@ def share(component: Any) -> Instance:
         ("i_" if member.flow == In else "o_") + "__".join(map(str, path)): Value.cast(value)
         for path, member, value in component.signature.flatten(component)
     }
+    if getattr(component, "has_reset", False):
+        ports["i_rst"] = ResetSignal()
     return Instance(component.module_name, i_clk=ClockSignal(), **ports)
 
 
