@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "frontends": {"numerics", "graph"},                # knows nothing of the chip
     "compiler":  _CHIP | {"native", "graph"},          # the only one that knows both
     "sim":       _CHIP | {"native"},                   # never the compiler
-    "rtl":       _CHIP,                                # never the compiler
+    "rtl":       _CHIP | {"native", "sim"},            # never the compiler; `sim` for co-simulation
     "runtime":   _BELOW_RUNTIME,
     "report":    _BELOW_RUNTIME | {"runtime"},
     "serve":     _BELOW_RUNTIME | {"runtime"},
