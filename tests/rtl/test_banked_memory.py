@@ -1,0 +1,163 @@
+"""Banked memory: random traffic of many ports against an array of bytes, cycle for cycle."""
+
+import numpy as np
+import pytest
+
+from mellivora.rtl import emit
+from mellivora.rtl.banked_memory import BankedMemory
+from mellivora.rtl.interfaces import READ_CYCLES, WRITE_CYCLES
+from mellivora.rtl.simulate import build, pack, unpack
+from mellivora.spec import load_chip
+
+READS = {"byte": 1, "word": 4, "half": 16, "bank": 32, "burst": 64}
+WRITES = {"word": 4, "bank": 32, "burst": 64}
+CYCLES = 4000
+
+
+def memory(size, banks=8, **more):
+    return BankedMemory(size, banks=banks, reads=READS, writes=WRITES, **more)
+
+
+def traffic(rng, size, cycles=CYCLES, reads=READS, writes=WRITES):
+    """{port: rows} of random reads and writes, some close together; no byte has two writers."""
+    ops = {}
+    base = rng.integers(0, size, cycles)  # half of all addresses lie near it, so that ports meet
+
+    def addresses():
+        near = (base + rng.integers(-70, 70, cycles)) % size
+        return np.where(rng.random(cycles) < 0.5, near, rng.integers(0, size, cycles))
+
+    for name in reads:
+        ops[f"read_{name}__address"] = addresses()
+        ops[f"read_{name}__enable"] = rng.random(cycles) < 0.8
+    taken = [set() for _ in range(cycles)]
+    for name, width in writes.items():
+        at, enable = addresses(), rng.random(cycles) < 0.7
+        mask = rng.random((cycles, width)) < np.where(rng.random((cycles, 1)) < 0.5, 1.0, 0.6)
+        for t in np.flatnonzero(enable):
+            touched = (at[t] + np.arange(width)) % size
+            mask[t] &= [byte not in taken[t] for byte in touched]
+            taken[t].update(touched[mask[t]])
+        ops[f"write_{name}__address"], ops[f"write_{name}__enable"] = at, enable
+        ops[f"write_{name}__mask"] = mask
+        ops[f"write_{name}__data"] = rng.integers(0, 256, (cycles, width))
+    return ops
+
+
+def expected(ops, size, reads=READS, writes=WRITES):
+    """{read port: bytes [cycles, width]} in the cycle in which they show; held when not enabled."""
+    cycles = len(next(iter(ops.values())))
+    content = np.zeros(size, np.int64)
+    shown = {name: np.zeros((cycles + READ_CYCLES, width), int) for name, width in reads.items()}
+    for t in range(cycles):
+        for name, width in writes.items():
+            due = t - WRITE_CYCLES
+            if due >= 0 and ops[f"write_{name}__enable"][due]:
+                mask = ops[f"write_{name}__mask"][due]
+                at = (ops[f"write_{name}__address"][due] + np.arange(width)) % size
+                content[at[mask]] = ops[f"write_{name}__data"][due][mask]
+        for name, width in reads.items():
+            at = (ops[f"read_{name}__address"][t] + np.arange(width)) % size
+            before = shown[name][t + READ_CYCLES - 1]
+            enable = ops[f"read_{name}__enable"][t]
+            shown[name][t + READ_CYCLES] = content[at] if enable else before
+    return {name: rows[:cycles] for name, rows in shown.items()}
+
+
+def operands(ops, sim):
+    """The arrays as the simulation takes them."""
+    rows = {}
+    for name, values in ops.items():
+        if name.endswith("data"):
+            values = pack(values, 8)
+        elif name.endswith("mask"):
+            values = pack(values, 1)
+        rows[name] = values[:, 0] if values.ndim == 2 and sim.inputs[name] <= 32 else values
+    return rows
+
+
+def run(sim, ops, reads=READS):
+    """{read port: bytes [cycles, width]} of the hardware."""
+    out = sim.run(**operands(ops, sim))
+    return {
+        name: unpack(out[f"read_{name}__data"].reshape(-1, -(-width // 4)), 8, width)
+        for name, width in reads.items()
+    }
+
+
+@pytest.mark.parametrize("size", [8192, 4096 + 1024], ids=["power_of_two", "other"])
+def test_random_traffic(size, rng):
+    """Every alignment, ports that meet in banks and words, reads one cycle after a write."""
+    sim, ops = build(memory(size)), traffic(rng, size)
+    if size & (size - 1):  # what lies behind such a size is no byte's place
+        for name in READS | WRITES:
+            for way in ("read", "write"):
+                if (key := f"{way}_{name}__address") in ops:
+                    ops[key] = ops[key] % (size - 64)
+    got, want = run(sim, ops), expected(ops, size)
+    for name in READS:
+        np.testing.assert_array_equal(got[name], want[name], name)
+
+
+def test_cycles(rng):
+    """A read one cycle after the write shows the old bytes, one two cycles after it the new."""
+    size, sim = 8192, build(memory(8192))
+    ops = {name: values[:12] * 0 for name, values in traffic(rng, size, 12).items()}
+    ops["write_burst__address"][:] = 255
+    ops["write_burst__enable"][4] = 1
+    ops["write_burst__mask"] |= True
+    ops["write_burst__data"][:] = 1 + np.arange(64)
+    ops["read_burst__address"][:] = 255
+    ops["read_burst__enable"][[5, 6]] = 1
+    got = run(sim, ops)["burst"]
+    assert not got[: 6 + READ_CYCLES].any(), "too early"
+    np.testing.assert_array_equal(got[4 + WRITE_CYCLES + READ_CYCLES], 1 + np.arange(64))
+    np.testing.assert_array_equal(got[-1], 1 + np.arange(64), "an idle port holds its data")
+
+
+def test_an_address_wraps(rng):
+    """Bits above the size do nothing: what is written past the end lies at the beginning."""
+    size, sim = 8192, build(memory(8192))
+    ops = traffic(rng, size)
+    want = expected(ops, size)
+    for name in ops:
+        if name.endswith("address"):
+            ops[name] = ops[name] + size * rng.integers(0, 2**31 // size, CYCLES)
+    got = run(sim, ops)
+    for name in READS:
+        np.testing.assert_array_equal(got[name], want[name], name)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_port_must_not_meet_a_bank_twice():
+    with pytest.raises(AssertionError, match="meets it once"):
+        BankedMemory(4096, banks=2, reads={"wide": 34}, writes={})
+    emit.rtlil(BankedMemory(4096, banks=2, reads={"wide": 33}, writes={}))
+
+
+def test_names_differ_where_modules_do():
+    parts = [
+        memory(8192),
+        memory(16384),
+        memory(8192, banks=16),
+        BankedMemory(8192, banks=8, reads=READS, writes={"word": 4}),
+        BankedMemory(8192, banks=8, reads=WRITES, writes=READS),
+    ]
+    assert len({part.module_name for part in parts}) == len(parts)
+    for part in parts:
+        part._MustUse__used = True  # made for its name
+
+
+@pytest.mark.parametrize("name", ["nano", "micro", "m1"])
+def test_elaborates_for(name):
+    """Accumulators of every chip: a row of banks is two rows of columns."""
+    chip = load_chip(name)
+    row = 4 * chip.columns
+    accumulators = BankedMemory(
+        chip.accumulator_rows * row,
+        banks=2 * row // 32,
+        reads={"matrix": row, "d": max(4, chip.lanes // 8)},
+        writes={"matrix": row},
+    )
+    assert accumulators.depth * accumulators.banks * 32 == chip.accumulator_rows * row
+    assert accumulators.module_name in emit.rtlil(accumulators)
