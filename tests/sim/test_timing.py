@@ -43,7 +43,7 @@ LATENCIES = [
     (f"matmul 0 0 0 0 1 2 8 {MX8}", 14 + 9 + 2 * 9),                # 9 cycles bring a block
     (f"matmul 0 0 0 0 20 2 8 {MX8}", 14 + 9 + 2 * 20),              # 20 rows hide them
     (f"matmul 0 0 0 0 1 2 8 {matmul_mode(BFormat.Q4_1)}", 14 + 3 + 5 + 2 * 5),  # + an FP32 addition
-    (f"matmul 0 0 0 0 1 2 8 {matmul_mode(BFormat.Q4_0, a_slices=3)}", 14 + 5 + 2 * 9),  # 3 adds
+    (f"matmul 0 0 0 0 1 2 8 {matmul_mode(BFormat.Q4_0, a_slices=3)}", 14 + 5 + 2 * (5 + 3 + 3)),  # 3 passes
     (f"matmul 0 0 0 0 0 2 8 {MX8}", 14),                            # no rows: only the pipeline
     (f"vew 0 0 0 0 4 8 {vew_fn()} 0", 10 + 4),
     (f"vew 0 0 0 0 4 9 {vew_fn()} 0", 10 + 8),                      # 9 columns: two beats
@@ -81,19 +81,19 @@ def test_latency_to_the_clock(line: str, cycles: int) -> None:
     [("1 1 1 1", 1), ("64 1 1 1", 1), ("256 1 1 1", 1), ("257 1 1 1", 2), ("1024 2 1 1", 8)],
 )
 def test_load_latency(size: str, moved: int) -> None:
-    """m1: dispatch after four CONTROL cycles, issue 4, latency 120, then 256 bytes a cycle."""
-    assert run(load(size) + "halt", M1).end[0].tolist() == [4 + 4 + 120 + moved]
+    """m1: dispatch after four CONTROL cycles, issue 6, latency 120, then 256 bytes a cycle."""
+    assert run(load(size) + "halt", M1).end[0].tolist() == [4 + 6 + 120 + moved]
 
 
 def test_slow_dram_grants_in_fixed_cycles() -> None:
-    """nano's rate of 1/8: the burst of cycles 7, 15, ...; ready at 4 + 4 + 100 = 108, so granted
+    """nano's rate of 1/8: the burst of cycles 7, 15, ...; ready at 4 + 6 + 100 = 110, so granted
     in 111."""
     assert run(load("64 1 1 1") + "halt").end[0].tolist() == [112]
     assert run(load("65 1 1 1") + "halt").end[0].tolist() == [120]
 
 
 def test_empty_load_is_only_issued() -> None:
-    assert run("li r1 0\nload 0 0 0 0 r1 1 1 1\nhalt").end[0].tolist() == [2 + 4]
+    assert run("li r1 0\nload 0 0 0 0 r1 1 1 1\nhalt").end[0].tolist() == [2 + 6]
 
 
 def test_matmul_stream_reaches_peak() -> None:
@@ -117,7 +117,7 @@ def test_load_stream_reaches_the_port() -> None:
     count, size = 40, 32768
     text = load(f"1024 {size // 1024} 1 1", "").replace("load ", f"loop {count} 1\nload ")
     result = run(text + "halt", M1)
-    assert result.cycles == 5 + 4 + 120 + count * size // M1.core_port_bytes_per_cycle
+    assert result.cycles == 5 + 6 + 120 + count * size // M1.core_port_bytes_per_cycle
     assert result.work.read_bytes == count * size
 
 
@@ -128,7 +128,7 @@ def test_load_streams_of_all_cores_reach_dram() -> None:
     text = load(f"1024 {size // 1024} 1 1").replace("load ", f"loop {count} 1\nload ") + "halt"
     result = run([text] * 16, M1)
     bursts = 16 * count * size // 64
-    assert result.cycles == 5 + 4 + 120 + -(-bursts // 21)
+    assert result.cycles == 5 + 6 + 120 + -(-bursts // 21)
     assert result.work.bursts == bursts
     assert result.roofs().limit == "dram"
     ends = [end[-1] for end in result.end]
@@ -170,8 +170,8 @@ def test_multicast_starts_with_the_last_core_and_is_read_once() -> None:
     late = "nop\n" * 50 + early
     result = run([early, late], MICRO)
     assert result.end[0][0] == result.end[1][0]
-    ready = 51 + 4 + 100  # of the late core
-    # micro grants a burst in every fourth cycle; ten of them, the first in cycle 155
+    ready = 51 + 6 + 100  # of the late core
+    # micro grants a burst in every fourth cycle; ten of them, the first in cycle 159
     assert result.end[0][0] == (ready // 4 + 10) * 4
     assert result.work.read_bytes == 640
     assert result.work.bursts == 10
@@ -274,6 +274,6 @@ def test_labels_share_the_clock() -> None:
 def test_stalls_name_the_cause() -> None:
     result = run(load("1024 8 1 1", "!1") + f"matmul 0 0 0 0 20 4 8 {MX8} ?1 !2\nhalt", M1)
     stalls = dict(zip(CAUSES, result.stall_cycles[0, 2].tolist(), strict=True))
-    # dispatched at 5; the load issues from 4 to 8, then 120 of latency, then 8192 / 256 cycles
-    expected = {"dispatch": 5, "load": 3, "latency": 120, "bandwidth": 32}
+    # dispatched at 5; the load issues from 4 to 10, then 120 of latency, then 8192 / 256 cycles
+    expected = {"dispatch": 5, "load": 5, "latency": 120, "bandwidth": 32}
     assert stalls == dict.fromkeys(CAUSES, 0) | expected
