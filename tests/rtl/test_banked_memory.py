@@ -130,7 +130,7 @@ def test_an_address_wraps(rng):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_port_must_not_meet_a_bank_twice():
-    with pytest.raises(AssertionError, match="meets it once"):
+    with pytest.raises(AssertionError, match="meets a bank once"):
         BankedMemory(4096, banks=2, reads={"wide": 34}, writes={})
     emit.rtlil(BankedMemory(4096, banks=2, reads={"wide": 33}, writes={}))
 

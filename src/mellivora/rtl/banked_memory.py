@@ -80,9 +80,7 @@ class BankedMemory(wiring.Component):
         assert bank_bytes == 1 << ceil_log2(bank_bytes), "an address is split by its bits"
         assert banks == 1 << ceil_log2(banks), "an address is split by its bits"
         for width in (*reads.values(), *writes.values()):
-            assert 0 < width and width + bank_bytes - 1 <= banks * bank_bytes, (
-                "a bank meets it once"
-            )
+            assert 0 < width <= (banks - 1) * bank_bytes + 1, "a port meets a bank once"
         self.size_bytes, self.bank_bytes, self.banks = size_bytes, bank_bytes, banks
         self.reads, self.writes = dict(reads), dict(writes)
         self.depth = max(2, -(-size_bytes // (banks * bank_bytes)))
@@ -125,7 +123,7 @@ class BankedMemory(wiring.Component):
         return address[:byte_bits], bank, row, past
 
     def _reader(self, m: Module, name: str, width: int, ports: list) -> None:
-        """Rows in the cycle of the address; a cycle later the banks answer and bytes are shifted."""
+        """Rows in the cycle of the address; a cycle later the banks answer, bytes are shifted."""
         port, touched = getattr(self, name), self._touched(width)
         byte, first, row, past = self._split(m, name, port.address)
         for i, bank in enumerate(ports):
