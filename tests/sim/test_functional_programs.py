@@ -160,6 +160,22 @@ FAULTS = {
     "a middle block leaves": (
         "li r5 0x20000000\nmcfg 96 0 3 8 0 r5 0 0\nmatmul 0 0 0 0 1 3 8 80\nhalt",
         (0, "MATRIX", 2, 3)),
+    "matmul reads accumulators": (
+        "li r5 0x40000000\nmatmul 0 r5 0 0 1 1 8 80\nhalt", (0, "MATRIX", 1, 3)),
+    "scales in accumulators": (
+        "li r5 0x40000000\nmatmul 0 0 r5 0 1 1 8 80\nhalt", (0, "MATRIX", 1, 3)),
+    "exchange from accumulators": (
+        "li r5 0x40000000\nexch 0 r5 8 8 1 0 0\nhalt", (0, "STORE", 1, 3)),
+    "exchange into accumulators": (
+        "li r5 0x40000000\nexch r5 0 8 8 1 0 0\nhalt", (0, "STORE", 1, 3)),
+    "load into accumulators": (
+        "li r5 0x40000000\nload 0 0 0 r5 32 1 1 1\nhalt", (0, "LOAD", 1, 3)),
+    "sources before the destination": (
+        "li r5 32760\nvdeq 2 r5 0 1 32 8\nhalt", (0, "VECTOR", 1, 3)),
+    "a before b": ("li r5 32760\nvew 0 2 r5 0 1 3 1 0\nhalt", (0, "VECTOR", 1, 4)),
+    "shape before all": ("vew 0 2 0 0 1 3 576 0\nhalt", (0, "VECTOR", 0, 5)),
+    "window before scratchpad": (
+        "li r5 32760\nload 0 2047 0 r5 32 1 1 1\nhalt", (0, "LOAD", 1, 2)),
     "two cores, the lower first": ("loop r1 1\nvew 2 0 0 0 1 3 1 0\nhalt", (1, "VECTOR", 1, 4)),
 }  # fmt: skip
 

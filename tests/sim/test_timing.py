@@ -13,7 +13,7 @@ from mellivora.isa.modes import BFormat, Store, matmul_mode, vew_fn, vquant_mode
 from mellivora.sim.result import TimingResult
 from mellivora.sim.stalls import CAUSES
 from mellivora.sim.stepped import Stepped
-from mellivora.sim.timing import ChipNumbers, lower, simulate
+from mellivora.sim.timing import ChipNumbers, check_windows, lower, simulate
 from mellivora.spec import ChipSpec, load_chip
 
 NANO, MICRO, M1 = (load_chip(name) for name in ("nano", "micro", "m1"))
@@ -43,7 +43,7 @@ LATENCIES = [
     (f"matmul 0 0 0 0 1 2 8 {MX8}", 14 + 9 + 2 * 9),                # 9 cycles bring a block
     (f"matmul 0 0 0 0 20 2 8 {MX8}", 14 + 9 + 2 * 20),              # 20 rows hide them
     (f"matmul 0 0 0 0 1 2 8 {matmul_mode(BFormat.Q4_1)}", 14 + 3 + 5 + 2 * 5),  # + an FP32 addition
-    (f"matmul 0 0 0 0 1 2 8 {matmul_mode(BFormat.Q4_0, a_slices=3)}", 14 + 5 + 2 * (5 + 3 + 3)),  # 3 passes
+    (f"matmul 0 0 0 0 1 2 8 {matmul_mode(BFormat.Q4_0, a_slices=3)}", 14 + 5 + 2 * (5 + 3 + 3)),
     (f"matmul 0 0 0 0 0 2 8 {MX8}", 14),                            # no rows: only the pipeline
     (f"vew 0 0 0 0 4 8 {vew_fn()} 0", 10 + 4),
     (f"vew 0 0 0 0 4 9 {vew_fn()} 0", 10 + 8),                      # 9 columns: two beats
@@ -244,6 +244,13 @@ def test_bad_arguments() -> None:
         with pytest.raises(error) as caught:
             simulate(given, NANO)
         assert caught.value.code == code
+
+
+def test_windows_begin_at_bursts() -> None:
+    check_windows([(0, 10), (4096, 1)], NANO)
+    with pytest.raises(UsageError, match="burst") as caught:
+        check_windows([(0, 64), (96, 64)], NANO)
+    assert caught.value.code == "MV0883"
 
 
 def test_no_rows() -> None:

@@ -11,6 +11,7 @@ from mellivora.errors import IsaError
 from mellivora.isa.encoding import R_OPCODE, R_SLOT
 from mellivora.isa.footprint import DramRegion, Footprint, footprint
 from mellivora.isa.listing import Listing
+from mellivora.isa.overlaps import order_matters
 from mellivora.isa.program import Window
 from mellivora.isa.races import Index, Segments, Spans, dram_spans, pad_spans
 from mellivora.isa.state import Fault
@@ -36,7 +37,7 @@ class Accesses:
     def __init__(
         self, listings: Sequence[Listing], chip: ChipSpec, windows: Sequence[Window]
     ) -> None:
-        self.chip, self.windows = chip, windows
+        self.chip, self.windows, self.listings = chip, windows, listings
         self.limits = [window.bytes for window in windows]
         self.bases = np.concatenate([[0], np.cumsum(self.limits, dtype=np.int64)]).tolist()
         stored: set[int] = set()
@@ -84,6 +85,15 @@ class Accesses:
                 fault.given,
                 "addresses inside the window, scratchpad or accumulators; shapes the engine has",
                 "correct the operands of this instruction",
+            )
+        if wrong := order_matters(row, found, core_id=listing.core, cores=len(self.listings)):
+            refuse(
+                "MV0627",
+                f"the result depends on the order of bytes: {wrong}",
+                listing.text(at),
+                "an access that meets its own bytes",
+                "a VEW in place on one FP32 tile, an EXCH into its own part; no other overlap",
+                "give the result a place of its own",
             )
         if found.dram_writes and not self.windows[row[R_SLOT]].writable:
             window = self.windows[row[R_SLOT]]

@@ -81,7 +81,7 @@ def check(
 ) -> CheckReport:
     """Prove the resolved rows of one launch, one array [n, RESOLVED_FIELDS] a core.
 
-    labels: gives a name for a pc, for messages. Raises IsaError MV0610 to MV0626.
+    labels: gives a name for a pc, for messages. Raises IsaError MV0610 to MV0627.
     """
     listings = [Listing(core, rows, labels) for core, rows in enumerate(rows_per_core)]
     _check_links(listings)
@@ -97,7 +97,7 @@ def check_program(
     """Prove every entry of a program at each of its check points (all parameters 0 if it has none).
 
     resolver: a function like `isa.resolve`. points: only the first so many of each entry. Raises
-    IsaError MV0610 to MV0626.
+    IsaError MV0610 to MV0627.
     """
     reports: dict[str, list[CheckReport]] = {}
     for name, entry in program.entries.items():

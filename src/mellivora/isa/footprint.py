@@ -1,7 +1,11 @@
-"""Which bytes an engine operation reads and writes: the one place that says so.
+"""Which bytes an engine operation reads and writes, and of which cause it faults: the one place
+that says so.
 
-The checker and the compiler's semaphore placement work on it; a test holds it equal to what
-`isa.meaning` touches. Plain tuples, a few microseconds a row.
+The checker, the compiler's semaphore placement and the words of every fault work on it; a test
+holds it equal to what `isa.meaning` touches. An operation with several faults has the cause that
+comes first here, as in the engines: shape (5), then region by region, in the order of the regions
+below, alignment (4) before bounds (3); LOAD and STORE: window (2) before scratchpad (3). Plain
+tuples, a few microseconds a row.
 """
 
 from __future__ import annotations
@@ -62,13 +66,22 @@ def footprint(row: Ints, chip: ChipSpec, *, limits: Ints | None = None) -> Footp
 def _region(
     chip: ChipSpec, address: int, rows: int, row_bytes: int, stride: int, word: int = 1
 ) -> Region:
-    """A checked region; word 4 demands FP32 alignment."""
+    """A checked region of VECTOR, in either memory; word 4 demands FP32 alignment."""
     if word == 4 and (address | stride) & 3:
         raise Fault(4, f"address {address:#x}, stride {stride}")
-    last = address + (rows - 1) * stride + row_bytes
     end = chip.sram_bytes
     if address >= ACCUMULATOR_BASE:
         end = ACCUMULATOR_BASE + chip.accumulator_bytes
+    return _within(end, address, rows, row_bytes, stride)
+
+
+def _near(chip: ChipSpec, address: int, rows: int, row_bytes: int, stride: int) -> Region:
+    """A checked region of MATRIX operands and EXCH: in the scratchpad, of any alignment."""
+    return _within(chip.sram_bytes, address, rows, row_bytes, stride)
+
+
+def _within(end: int, address: int, rows: int, row_bytes: int, stride: int) -> Region:
+    last = address + (rows - 1) * stride + row_bytes
     if address < 0 or stride < 0 or last > end:
         raise Fault(3, f"bytes {address:#x}..{last:#x} of {end:#x}")
     if rows == 1 or stride == 0:
@@ -127,10 +140,10 @@ def _exchange(o: Ints, c: Ints, chip: ChipSpec, limits: Ints | None) -> Footprin
     dst, src, size, stride, rows, dst_row, src_row = o[:7]
     if size <= 0 or rows <= 0:
         return NOTHING
-    read = _region(chip, src, rows, size, src_row)
+    read = _near(chip, src, rows, size, src_row)
     if stride == size:  # the cores' parts of a row touch
-        return Footprint((read,), (_region(chip, dst, rows, size * chip.cores, dst_row),))
-    parts = [_region(chip, dst + i * stride, rows, size, dst_row) for i in range(chip.cores)]
+        return Footprint((read,), (_near(chip, dst, rows, size * chip.cores, dst_row),))
+    parts = [_near(chip, dst + i * stride, rows, size, dst_row) for i in range(chip.cores)]
     return Footprint((read,), tuple(parts))
 
 
@@ -157,9 +170,9 @@ def _matmul(o: Ints, c: Ints, chip: ChipSpec, limits: Ints | None) -> Footprint:
     reads = [acc] if mode & 256 else []
     if blocks > 0:
         for i in range(si):
-            reads.append(_region(chip, a + i * c[1], m, 32 * blocks, c[0]))
+            reads.append(_near(chip, a + i * c[1], m, 32 * blocks, c[0]))
         if fmt not in _UNSCALED:
-            reads.append(_region(chip, a_scale, m, blocks, c[2]))
+            reads.append(_near(chip, a_scale, m, blocks, c[2]))
         reads += _matmul_b(o, c, chip, int(fmt), sj)
     return Footprint(tuple(reads), (acc,))
 
@@ -168,25 +181,25 @@ def _matmul_b(o: Ints, c: Ints, chip: ChipSpec, fmt: int, slices: int) -> list[R
     """Codes and scales of B; blocks without holes give one region, however many they are."""
     b, blocks, n, pitch, first, pace = o[3], o[5], o[6], c[3], c[4], c[5]
     if fmt == _ROWS:  # `first` is the distance of planes there
-        return [_region(chip, b + j * first, 32 * blocks, n, pitch) for j in range(slices)]
+        return [_near(chip, b + j * first, 32 * blocks, n, pitch) for j in range(slices)]
     if pace < 0:  # the same blocks from the lowest address up
         b, pace = b + (blocks - 1) * pace, -pace
     dwords, scale_bytes = _DWORDS[fmt] * slices, _SCALE_BYTES[fmt]
     if n == pitch and first == 0:
-        return [_region(chip, b, blocks, (4 * dwords + scale_bytes) * n, pace)]
+        return [_near(chip, b, blocks, (4 * dwords + scale_bytes) * n, pace)]
     if pitch < 0:
         raise Fault(3, f"pitch {pitch}")
     at = b + 4 * first
     if dwords < blocks:
-        found = [_region(chip, at + 4 * d * pitch, blocks, 4 * n, pace) for d in range(dwords)]
+        found = [_near(chip, at + 4 * d * pitch, blocks, 4 * n, pace) for d in range(dwords)]
     else:
-        found = [_region(chip, at + i * pace, dwords, 4 * n, 4 * pitch) for i in range(blocks)]
+        found = [_near(chip, at + i * pace, dwords, 4 * n, 4 * pitch) for i in range(blocks)]
     if scale_bytes:
         width = min(scale_bytes, 2)
         at = b + 4 * dwords * pitch + width * first
-        found.append(_region(chip, at, blocks, width * n, pace))
+        found.append(_near(chip, at, blocks, width * n, pace))
         if scale_bytes == 4:
-            found.append(_region(chip, at + 2 * pitch, blocks, 2 * n, pace))
+            found.append(_near(chip, at + 2 * pitch, blocks, 2 * n, pace))
     return found
 
 

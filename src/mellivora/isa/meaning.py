@@ -46,13 +46,13 @@ def store(core: Core, o: Ints, c: Ints) -> None:
 def exchange(cores: Sequence[Core], o: Sequence[Ints]) -> None:
     """All cores together: part i of every destination row becomes that row of core i's source."""
     sides = list(zip(cores, o, strict=True))
-    parts = [core.tile(s[1], s[4], s[2], s[6], np.uint8).copy() for core, s in sides]
+    parts = [core.near(s[1], s[4], s[2], s[6]).copy() for core, s in sides]
     places: list[tuple[Array, Array]] = []
     for core, s in sides:
         for index, part in enumerate(parts):
             if part.shape != (max(s[4], 0), max(s[2], 0)):
                 raise Fault(5, "cores exchange different sizes")
-            places.append((core.tile(s[0] + index * s[3], s[4], s[2], s[5], np.uint8), part))
+            places.append((core.near(s[0] + index * s[3], s[4], s[2], s[5]), part))
     for place, part in places:  # every place is known to exist: a fault leaves nothing half written
         place[...] = part
 
@@ -63,10 +63,10 @@ def exchange(cores: Sequence[Core], o: Sequence[Ints]) -> None:
 def _a_block(core: Core, o: Ints, c: Ints, block: int, i: int, scaled: bool) -> tuple[Array, F32]:
     """Slice i of one 32-block of A: integers [m, 32] and FP32 scales [m, 1]."""
     dtype = np.int8 if i == 0 else np.uint8
-    codes = core.tile(o[1] + i * c[1] + 32 * block, o[4], 32, c[0], dtype).astype(np.int64)
+    codes = core.near(o[1] + i * c[1] + 32 * block, o[4], 32, c[0], dtype).astype(np.int64)
     if not scaled:
         return codes, np.ones((o[4], 1), np.float32)
-    return codes, from_e8m0(core.tile(o[2] + block, o[4], 1, c[2], np.uint8), shift=6 + 8 * i)
+    return codes, from_e8m0(core.near(o[2] + block, o[4], 1, c[2]), shift=6 + 8 * i)
 
 
 def _b_codes(core: Core, o: Ints, c: Ints, fmt: BFormat, block: int, j: int) -> Array:
@@ -75,10 +75,10 @@ def _b_codes(core: Core, o: Ints, c: Ints, fmt: BFormat, block: int, j: int) -> 
     dtype = np.int8 if j == 0 and fmt != BFormat.UINT8 else np.uint8
     if fmt == BFormat.ROWS:
         at = o[3] + j * c[4] + 32 * block * pitch
-        return core.tile(at, 32, n, pitch, dtype).T.astype(np.int64)
+        return core.near(at, 32, n, pitch, dtype).T.astype(np.int64)
     dwords = B_DWORDS[fmt]
     at = o[3] + 4 * c[4] + block * c[5] + j * 32 * pitch  # c4: first column, where it is not ROWS
-    raw = core.tile(at, dwords, 4 * n, 4 * pitch, np.uint8)
+    raw = core.near(at, dwords, 4 * n, 4 * pitch)
     by_column = raw.reshape(dwords, n, 4).transpose(1, 0, 2).reshape(n, 4 * dwords)
     if dwords == 8:
         return by_column.astype(dtype).astype(np.int64)
@@ -108,13 +108,13 @@ def _b_scales(
         return none + np.float32(2.0 ** (-8 * j)), none
     at = o[3] + block * c[5] + slices * 4 * B_DWORDS[fmt] * pitch
     if B_SCALE_BYTES[fmt] == 1:
-        codes = core.tile(at + c[4], 1, n, n, np.uint8)
+        codes = core.near(at + c[4], 1, n, n)
         return from_e8m0(codes, shift=_FRACTION_BITS[fmt] + 8 * j), none
     at += 2 * c[4]
-    half = core.tile(at, 1, n, 2 * n, np.float16).astype(np.float32)
+    half = core.near(at, 1, n, 2 * n, np.float16).astype(np.float32)
     if fmt != BFormat.Q4_1:
         return half, none
-    return half, core.tile(at + 2 * pitch, 1, n, 2 * n, np.float16).astype(np.float32)
+    return half, core.near(at + 2 * pitch, 1, n, 2 * n, np.float16).astype(np.float32)
 
 
 def matmul(core: Core, o: Ints, c: Ints) -> None:
@@ -162,7 +162,7 @@ def _int_matmul(core: Core, o: Ints, c: Ints, fmt: BFormat, out: Array, accumula
     total = out.astype(np.int64) if accumulate else np.zeros(out.shape, np.int64)
     for block in range(o[5]):
         dtype = np.uint8 if c[6] else np.int8
-        a = core.tile(o[1] + 32 * block, o[4], 32, c[0], dtype).astype(np.int64)
+        a = core.near(o[1] + 32 * block, o[4], 32, c[0], dtype).astype(np.int64)
         a = a - (c[6] - 1) if c[6] else a
         total += a @ (_b_codes(core, o, c, fmt, block, 0) - c[7]).T
     out[...] = (total & 0xFFFF_FFFF).astype(np.uint32).view(np.int32)

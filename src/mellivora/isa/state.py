@@ -78,6 +78,14 @@ class Core:
         flat = memory[address:last]
         return np.ndarray((rows, cols), dtype, flat, strides=(stride, size))
 
+    def near(
+        self, address: int, rows: int, cols: int, stride: int, dtype: type[np.generic] = np.uint8
+    ) -> Array:
+        """A tile of the scratchpad: MATRIX operands and EXCH do not reach the accumulators."""
+        if rows > 0 and cols > 0 and address >= ACCUMULATOR_BASE:
+            raise Fault(3, f"address {address:#x} is not in the scratchpad")
+        return self.tile(address, rows, cols, stride, dtype)
+
     def operand(self, kind: int, value: int, rows: int, cols: int, stride: int) -> F32:
         """Operand b or c of VECTOR, broadcastable to [rows, cols]."""
         if kind == Kind.CONST:

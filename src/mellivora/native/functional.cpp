@@ -91,7 +91,7 @@ struct Runner {
           case Opcode::STORE: Transfer(core, op.slot, op.config).run<false>(); break;
           case Opcode::EXCH:
           case Opcode::BARRIER: report->status = AT_COLLECTIVE; return;
-          case Opcode::MATMUL: report->macs += matmul(core, op.slot, op.config, room.a, room.b); break;
+          case Opcode::MATMUL: report->macs += matmul(core, op.slot, op.config, room.a); break;
           case Opcode::VEW: vew(core, op.slot, op.config, room.a); break;
           case Opcode::VRED: vred(core, op.slot, op.config, room.a); break;
           case Opcode::VQUANT: vquant(core, op.slot, op.config, room.a, room.b); break;
@@ -109,9 +109,9 @@ struct Runner {
   // An EXCH's rows and bytes a row; none if either is none.
   int64_t part_rows() const { return std::max<int64_t>(op.slot[4], 0); }
   int64_t part_bytes() const { return std::max<int64_t>(op.slot[2], 0); }
-  uint8_t* source() const { return core.tile(op.slot[1], op.slot[4], op.slot[2], op.slot[6], 1); }
+  uint8_t* source() const { return core.near(op.slot[1], op.slot[4], op.slot[2], op.slot[6]); }
   uint8_t* destination(int64_t from) const {
-    return core.tile(op.slot[0] + from * op.slot[3], op.slot[4], op.slot[2], op.slot[5], 1);
+    return core.near(op.slot[0] + from * op.slot[3], op.slot[4], op.slot[2], op.slot[5]);
   }
 
   // Checks this core's side of an exchange and sets its part aside. False: it faults.

@@ -4,9 +4,8 @@
 
 namespace mellivora {
 
-// Checks the operands and finds where they start; throws Illegal where the definition faults. False when they are
-// not simply strides within the scratchpad: something lies in, or crosses into, the accumulators.
-inline bool plan_matmul(const Core& core, const int64_t* o, const int64_t* config, MatmulJob& job) {
+// Checks the operands and finds where they start; throws Illegal where the definition faults.
+inline void plan_matmul(const Core& core, const int64_t* o, const int64_t* config, MatmulJob& job) {
   const int64_t acc_row = o[0], m = o[4], blocks = std::max<int64_t>(o[5], 0), n = o[6], mode = o[7];
   const int format = int(mode & 15), si = int(mode >> 4 & 3), sj = int(mode >> 6 & 3);
   const bool integers = takes_integers(format);
@@ -19,7 +18,7 @@ inline bool plan_matmul(const Core& core, const int64_t* o, const int64_t* confi
   job.integer = mode & 512;
   job.m = m, job.blocks = blocks, job.n = n;
   job.columns = core.columns;
-  if (m <= 0 || n <= 0) return true;
+  if (m <= 0 || n <= 0) return;
   job.rows = m & ~7;
   if (const int64_t rest = m & 7) job.rows += rest > 4 ? 8 : rest > 2 ? 4 : rest;
   job.out = core.accumulators + 4 * acc_row * core.columns;
@@ -41,68 +40,20 @@ inline bool plan_matmul(const Core& core, const int64_t* o, const int64_t* confi
   job.a = core.pad + o[1];
   job.a_scale = core.pad + o[2];
   job.b = core.pad + b;
-  bool regular = true;
-  const auto check = [&](int64_t address, int64_t rows, int64_t cols, int64_t stride) {
-    regular &= core.tile(address, rows, cols, stride, 1) == core.pad + address;
-  };
   const auto check_block = [&](int64_t block) {
-    for (int i = 0; i < si; ++i) check(o[1] + i * config[1] + 32 * block, m, 32, config[0]);
-    if (job.scaled) check(o[2] + block, m, 1, config[2]);
+    for (int i = 0; i < si; ++i) core.near(o[1] + i * config[1] + 32 * block, m, 32, config[0]);
+    if (job.scaled) core.near(o[2] + block, m, 1, config[2]);
     const int64_t base = b + block * job.b_block;
     for (int j = 0; j < sj; ++j)
-      if (by_rows) check(base + j * job.b_plane, 32, n, pitch);
-      else check(base + j * job.b_plane, dwords, 4 * n, 4 * pitch);
+      if (by_rows) core.near(base + j * job.b_plane, 32, n, pitch);
+      else core.near(base + j * job.b_plane, dwords, 4 * n, 4 * pitch);
     const int bytes = B_SCALE_BYTES[format];
-    if (bytes) check(base + job.b_scale_at, 1, bytes == 1 ? n : 2 * n, 2 * n);
-    if (bytes == 4) check(base + job.b_scale_at + 2 * pitch, 1, 2 * n, 2 * n);
+    if (bytes) core.near(base + job.b_scale_at, 1, bytes == 1 ? n : 2 * n, 2 * n);
+    if (bytes == 4) core.near(base + job.b_scale_at + 2 * pitch, 1, 2 * n, 2 * n);
   };
   // Addresses are linear in the block: if the first and the last lie in the scratchpad, so do all between.
   if (blocks > 0) check_block(0);
   if (blocks > 1) check_block(blocks - 1);
-  return regular;
-}
-
-// Copies irregular operands into `room`, in a layout that is regular; checks every block on the way.
-inline void gather(const Core& core, const int64_t* o, const int64_t* config, MatmulJob& job, Buffer& room) {
-  const int64_t m = job.m, n = job.n, blocks = job.blocks, pitch = config[3], dwords = B_DWORDS[job.format];
-  const int si = job.a_slices, sj = job.b_slices, scale_bytes = B_SCALE_BYTES[job.format];
-  const bool by_rows = job.format == BFormat::ROWS;
-  const int64_t b_bytes = by_rows ? 32 * n * sj : (4 * dwords * sj + scale_bytes) * n;
-  uint8_t* a = room.bytes(blocks * (32 * m * si + m + b_bytes));
-  uint8_t* a_scale = a + 32 * m * si * blocks;
-  uint8_t* b = a_scale + m * blocks;
-  for (int64_t block = 0; block < blocks; ++block) {
-    for (int i = 0; i < si; ++i) {
-      const uint8_t* from = core.tile(o[1] + i * config[1] + 32 * block, m, 32, config[0], 1);
-      for (int64_t r = 0; r < m; ++r)
-        std::memcpy(a + 32 * ((i * m + r) * blocks + block), from + r * config[0], 32);
-    }
-    if (job.scaled) {
-      const uint8_t* from = core.tile(o[2] + block, m, 1, config[2], 1);
-      for (int64_t r = 0; r < m; ++r) a_scale[r * blocks + block] = from[r * config[2]];
-    }
-    const int64_t base = o[3] + (by_rows ? 0 : 4 * config[4]) + block * job.b_block;
-    for (int j = 0; j < sj; ++j) {
-      const int64_t rows = by_rows ? 32 : dwords, width = by_rows ? n : 4 * n;
-      const uint8_t* from = core.tile(base + j * job.b_plane, rows, width, job.b_pitch, 1);
-      uint8_t* to = by_rows ? b + (j * blocks + block) * 32 * n : b + block * b_bytes + j * 32 * n;
-      for (int64_t r = 0; r < rows; ++r) std::memcpy(to + r * width, from + r * job.b_pitch, width);
-    }
-    const int64_t each = scale_bytes == 1 ? n : 2 * n;
-    for (int part = 0; part < (scale_bytes + 1) / 2; ++part)
-      std::memcpy(b + block * b_bytes + 4 * dwords * sj * n + part * 2 * n,
-                  core.tile(base + job.b_scale_at + part * 2 * pitch, 1, each, each, 1), each);
-  }
-  job.a = a;
-  job.a_scale = a_scale;
-  job.b = b;
-  job.a_stride = 32 * blocks;
-  job.a_plane = m * job.a_stride;
-  job.a_scale_stride = blocks;
-  job.b_pitch = by_rows ? n : 4 * n;
-  job.b_block = by_rows ? 32 * n : b_bytes;
-  job.b_plane = by_rows ? blocks * 32 * n : 32 * n;
-  job.b_scale_at = 4 * dwords * sj * n;
 }
 
 // Repacks A (see MatmulJob) into `room`.
@@ -167,9 +118,9 @@ inline void run_matmul(MatmulJob& job, Buffer& room) {
 }
 
 // The instruction. Returns its multiply-accumulates.
-inline int64_t matmul(const Core& core, const int64_t* o, const int64_t* config, Buffer& room, Buffer& copies) {
+inline int64_t matmul(const Core& core, const int64_t* o, const int64_t* config, Buffer& room) {
   MatmulJob job{};
-  if (!plan_matmul(core, o, config, job)) gather(core, o, config, job, copies);
+  plan_matmul(core, o, config, job);
   if (job.m <= 0 || job.n <= 0) return 0;
   run_matmul(job, room);
   return job.m * job.n * 32 * job.blocks * PASSES[job.a_slices][job.b_slices].count;

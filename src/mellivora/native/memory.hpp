@@ -49,6 +49,12 @@ struct Core {
     if (address < 0 || stride < 0 || address + (rows - 1) * stride + cols * size > bytes) throw Illegal();
     return memory + address;
   }
+
+  // A tile of bytes in the scratchpad: MATRIX operands and EXCH do not reach the accumulators.
+  uint8_t* near(int64_t address, int64_t rows, int64_t cols, int64_t stride) const {
+    if (rows > 0 && cols > 0 && address >= ACCUMULATOR_BASE) throw Illegal();
+    return tile(address, rows, cols, stride, 1);
+  }
 };
 
 // Copies what is likely not in any cache: four streams at once keep more of the host's memory busy than one

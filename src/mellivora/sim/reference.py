@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mellivora.isa import control, meaning, modes
+from mellivora.isa import control, modes
 from mellivora.isa.encoding import (
     ENGINES,
     R_CONFIG,
@@ -19,9 +19,11 @@ from mellivora.isa.encoding import (
     R_SLOT,
     R_WAIT0,
     R_WAIT1,
+    RESOLVED_FIELDS,
     SEMAPHORE_MAX,
     SEMAPHORES,
 )
+from mellivora.isa.footprint import footprint
 from mellivora.isa.state import Core, Fault
 from mellivora.isa.table import BY_NAME, BY_OPCODE, COLLECTIVES, Instruction
 
@@ -102,10 +104,23 @@ class Lane:
 
 
 def perform(core: Core, instruction: Instruction, slots: Row, config: Row) -> None:
-    """Do one instruction by its meaning. If it raises Fault, nothing is written."""
+    """Do one instruction by its meaning. If it raises Fault, nothing is written.
+
+    The fault is the first that `isa.footprint` finds, whatever the meaning would meet first.
+    """
     assert instruction.meaning
+    check(core, instruction.opcode, slots, config)
     with np.errstate(all="ignore"):
         instruction.meaning(core, slots, config)
+
+
+def check(core: Core, opcode: int, slots: Row, config: Row) -> None:
+    """Raise the Fault of an operation that would have one."""
+    row = [0] * RESOLVED_FIELDS
+    row[R_OPCODE] = opcode
+    row[R_SLOT:R_CONFIG] = slots
+    row[R_CONFIG : R_CONFIG + len(config)] = config
+    footprint(row, core.chip, limits=[limit for _, limit in core.windows])
 
 
 def matmul_macs(slots: Row) -> int:
@@ -149,9 +164,8 @@ def collective_fault(cores: Sequence[Core], at: Sequence[At | None]) -> Fault:
         return _charged(Fault(7, f"{other}"), waiting[0], first)
     for index, one in enumerate(at):
         assert one
-        try:  # alone, but with as many parts: on a copy, for the check only
-            alone = Core(cores[index].chip, cores[index].dram, cores[index].windows, index)
-            meaning.exchange([alone] * len(cores), [one.slots] * len(cores))
+        try:
+            check(cores[index], one.opcode, one.slots, ())
         except Fault as fault:
             return _charged(fault, index, one)
     for index, one in enumerate(at):

@@ -222,6 +222,23 @@ def simulate(rows_per_core: Sequence[Rows], chip: ChipSpec) -> TimingResult:
     return TimingResult(chip, list(rows_per_core), operations, dispatch, start, end)
 
 
+def check_windows(windows: Sequence[tuple[int, int]], chip: ChipSpec) -> None:
+    """Windows (base, limit) as the cycles take them: each begins at a burst of DRAM.
+
+    The functional machine needs no such thing. Raises UsageError MV0883.
+    """
+    for index, (base, _) in enumerate(windows):
+        if base % chip.dram_burst_bytes:
+            raise UsageError(
+                "MV0883",
+                "a window does not begin at a burst of DRAM",
+                where=f"window {index}",
+                given=f"base {base}",
+                allowed=f"multiples of {chip.dram_burst_bytes}",
+                hint="place windows as Program.placement does",
+            )
+
+
 def _check(rows_per_core: Sequence[Rows], chip: ChipSpec) -> None:
     if not 1 <= len(rows_per_core) <= chip.cores:
         raise UsageError(
