@@ -14,6 +14,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from mellivora.rtl.interfaces import read_port, write_port
+from mellivora.rtl.memory_model import memory_model
 from mellivora.rtl.pipeline import register, wire
 from mellivora.rtl.sharing import share
 
@@ -53,6 +54,62 @@ class Bank(wiring.Component):
             m.d.comb += [place.addr.eq(port.row), place.data.eq(port.data)]
             with m.If(port.mask.any()):  # a simulation spreads the mask only where it must
                 m.d.comb += place.en.eq(Cat(bit.replicate(byte_bits) for bit in port.mask))
+        return m
+
+
+class ReadWord(wiring.Component):
+    """The first `count` bytes from `byte` on of two neighbouring words, in a register."""
+
+    def __init__(self, word_bytes: int, count: int):
+        self.module_name = f"bank_read_word_{word_bytes}_{count}"
+        self.count = count
+        super().__init__(
+            {
+                "low": In(8 * word_bytes),
+                "high": In(8 * word_bytes),
+                "byte": In(ceil_log2(word_bytes)),
+                "enable": In(1),
+                "data": Out(8 * count),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        data = Signal(8 * self.count, reset_less=True)
+        both = Cat(self.low, self.high[: 8 * (self.count - 1)])
+        with m.If(self.enable):
+            m.d.sync += data.eq((both >> Cat(Const(0, 3), self.byte))[: 8 * self.count])
+        m.d.comb += self.data.eq(data)
+        return m
+
+
+class WriteWord(wiring.Component):
+    """Of two neighbouring words moved up by `byte` bytes the higher one, in a register."""
+
+    def __init__(self, word_bytes: int):
+        self.module_name = f"bank_write_word_{word_bytes}"
+        self.word_bytes = word_bytes
+        bits = 8 * word_bytes
+        super().__init__(
+            {f"{side}_data": In(bits) for side in ("low", "high")}
+            | {f"{side}_mask": In(word_bytes) for side in ("low", "high")}
+            | {"byte": In(ceil_log2(word_bytes)), "enable": In(1)}
+            | {"data": Out(bits), "mask": Out(word_bytes)}
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        bits = 8 * self.word_bytes
+        data = Signal(bits, reset_less=True)
+        mask = Signal(self.word_bytes, reset_less=True)
+        both = Cat(self.low_data, self.high_data)
+        masks = Cat(self.low_mask, self.high_mask)
+        with m.If(self.enable):  # an idle port's registers do not move
+            m.d.sync += [
+                data.eq((both << Cat(Const(0, 3), self.byte))[bits : 2 * bits]),
+                mask.eq((masks << self.byte)[self.word_bytes : 2 * self.word_bytes]),
+            ]
+        m.d.comb += [self.data.eq(data), self.mask.eq(mask)]
         return m
 
 
@@ -107,65 +164,115 @@ class BankedMemory(wiring.Component):
             self._writer(m, f"write_{name}", width, ports)
         return m
 
-    def _touched(self, width: int) -> int:
-        """Banks that an access of this width can touch."""
-        return -(-(width + self.bank_bytes - 1) // self.bank_bytes)
+    def model(self) -> str:
+        """What simulations put in its place."""
+        return memory_model(self)
+
+    def _ring(self, width: int) -> tuple[int, int]:
+        """Banks that an access of this width can touch, and the next power of two."""
+        touched = -(-(width + self.bank_bytes - 1) // self.bank_bytes)
+        return touched, 1 << ceil_log2(touched)
 
     def _split(self, m: Module, name: str, address: Value) -> tuple[Value, Value, Value, Value]:
-        """Byte in the bank, first bank, row, and the row of the banks past the last one."""
+        """Byte in its word, first bank, row, and the row of the banks past the last one."""
         byte_bits, bank_bits = ceil_log2(self.bank_bytes), ceil_log2(self.banks)
         row_bits = ceil_log2(self.depth)
-        bank = address[byte_bits : byte_bits + bank_bits]
         row = address[byte_bits + bank_bits :][:row_bits]
         if self.depth != 1 << row_bits:
             row = wire(m, Mux(row < self.depth, row, 0), f"{name}_row")
         past = wire(m, Mux(row == self.depth - 1, 0, row + 1)[:row_bits], f"{name}_past")
-        return address[:byte_bits], bank, row, past
+        return address[:byte_bits], address[byte_bits : byte_bits + bank_bits], row, past
+
+    def _meets(self, i: int, first: Value, touched: int) -> Value:
+        return (Const(i, len(first)) - first)[: len(first)] < touched
+
+    def _turned(self, m: Module, words: list, by: Value, way: int, name: str) -> list:
+        """Word i at place i + way * by, modulo their number, a power of two."""
+        for k in range(ceil_log2(len(words))):
+            words = [
+                wire(m, Mux(by[k], words[(i - way * (1 << k)) % len(words)], word), f"{name}_{k}")
+                for i, word in enumerate(words)
+            ]
+        return words
 
     def _reader(self, m: Module, name: str, width: int, ports: list) -> None:
-        """Rows in the cycle of the address; a cycle later the banks answer, bytes are shifted."""
-        port, touched = getattr(self, name), self._touched(width)
+        """Rows in the cycle of the address; a cycle later the banks answer, bytes are picked."""
+        port, (touched, ring) = getattr(self, name), self._ring(width)
         byte, first, row, past = self._split(m, name, port.address)
         for i, bank in enumerate(ports):
-            # Distance from the first bank; those past the last one are a row further.
-            mine = (Const(i, len(first)) - first)[: len(first)] < touched
             m.d.comb += [
                 bank.row.eq(Mux(first > i, past, row)),
-                bank.enable.eq(port.enable & mine),
+                bank.enable.eq(port.enable & self._meets(i, first, touched)),
             ]
-        first_1 = register(m, first, f"{name}_first")
-        byte_1 = register(m, byte, f"{name}_byte")
+        byte_1, first_1 = register(m, byte, f"{name}_byte"), register(m, first, f"{name}_first")
         enable_1 = register(m, port.enable, f"{name}_enable")
-        words = [Signal(8 * self.bank_bytes, name=f"{name}_word_{j}") for j in range(touched)]
-        with m.Switch(first_1):
-            for i in range(self.banks):
-                with m.Case(i):
-                    for j, word in enumerate(words):
-                        m.d.comb += word.eq(ports[(i + j) % self.banks].data)
-        with m.If(enable_1):
-            shift = Cat(Const(0, 3), byte_1)
-            data = Signal(8 * width, name=f"{name}_data", reset_less=True)
-            m.d.sync += data.eq((Cat(words) >> shift)[: 8 * width])
-        m.d.comb += port.data.eq(data)
+        words = []
+        for i in range(ring):  # one of the banks i, i + ring, i + 2 ring ...
+            mine = ports[i::ring]
+            word = mine[0].data
+            if len(mine) > 1:
+                at = first[ceil_log2(ring) :] + (i < first[: ceil_log2(ring)])
+                at_1 = register(m, at[: ceil_log2(len(mine))], f"{name}_at_{i}")
+                word = Signal(8 * self.bank_bytes, name=f"{name}_word_{i}")
+                with m.Switch(at_1):
+                    for j, bank in enumerate(mine):
+                        with m.Case(j):
+                            m.d.comb += word.eq(bank.data)
+            words.append(word)
+        words = self._turned(m, words, first_1, -1, f"{name}_turn")
+        parts = []
+        for i in range(0, width, self.bank_bytes):
+            part = ReadWord(self.bank_bytes, min(self.bank_bytes, width - i))
+            j = i // self.bank_bytes
+            m.submodules[f"{name}_{j}"] = share(part)
+            m.d.comb += [
+                part.low.eq(words[j]),
+                part.high.eq(words[(j + 1) % ring]),
+                part.byte.eq(byte_1),
+                part.enable.eq(enable_1),
+            ]
+            parts.append(part.data)
+        m.d.comb += port.data.eq(Cat(parts))
 
     def _writer(self, m: Module, name: str, width: int, ports: list) -> None:
-        """Bytes are shifted in the cycle of the address; a cycle later the banks take them."""
-        port, touched = getattr(self, name), self._touched(width)
+        """Bytes find their places in the cycle of the address; a cycle later banks take them.
+
+        Words lie in a ring: bank b takes the one at b % ring. No byte outside has its mask set, so
+        what is in the rest of the ring does not matter.
+        """
+        port, (touched, ring) = getattr(self, name), self._ring(width)
         byte, first, row, past = self._split(m, name, port.address)
-        bits = 8 * self.bank_bytes
-        window = Signal(touched * bits, name=f"{name}_window", reset_less=True)
-        mask = Signal(touched * self.bank_bytes, name=f"{name}_mask")
-        with m.If(port.enable):  # an idle port's registers do not move
-            m.d.sync += window.eq(port.data << Cat(Const(0, 3), byte))
-        m.d.sync += mask.eq(Mux(port.enable, port.mask << byte, 0))
-        first_1 = register(m, first, f"{name}_first")
-        row_1, past_1 = register(m, row, f"{name}_row"), register(m, past, f"{name}_past_1")
+        first_1, row_1, past_1 = (
+            Signal.like(value, name=f"{name}_{label}", reset_less=True)
+            for value, label in ((first, "first"), (row, "row_1"), (past, "past_1"))
+        )
+        with m.If(port.enable):
+            m.d.sync += [first_1.eq(first), row_1.eq(row), past_1.eq(past)]
+        enable_1 = register(m, port.enable, f"{name}_enable")
+
+        def words(value: Value, bits: int, label: str) -> list:
+            size = self.bank_bytes * bits
+            padded = Cat(value, Const(0, ring * size - len(value)))
+            parts = [padded[i * size : (i + 1) * size] for i in range(ring)]
+            return self._turned(m, parts, first, 1, f"{name}_{label}")
+
+        data, mask, parts = words(port.data, 8, "turn"), words(port.mask, 1, "turn_mask"), []
+        for i in range(ring):
+            part = WriteWord(self.bank_bytes)
+            m.submodules[f"{name}_{i}"] = share(part)
+            m.d.comb += [
+                part.low_data.eq(data[i - 1]),
+                part.high_data.eq(data[i]),
+                part.low_mask.eq(mask[i - 1]),
+                part.high_mask.eq(mask[i]),
+                part.byte.eq(byte),
+                part.enable.eq(port.enable),
+            ]
+            parts.append(part)
         for i, bank in enumerate(ports):
-            m.d.comb += bank.row.eq(Mux(first_1 > i, past_1, row_1))
-            with m.Switch(first_1):
-                for j in range(touched):
-                    with m.Case((i - j) % self.banks):
-                        m.d.comb += [
-                            bank.data.eq(window[j * bits : (j + 1) * bits]),
-                            bank.mask.eq(mask.word_select(j, self.bank_bytes)),
-                        ]
+            m.d.comb += [
+                bank.row.eq(Mux(first_1 > i, past_1, row_1)),
+                bank.data.eq(parts[i % ring].data),
+            ]
+            with m.If(enable_1 & self._meets(i, first_1, touched)):
+                m.d.comb += bank.mask.eq(parts[i % ring].mask)

@@ -21,12 +21,20 @@ from mellivora.rtl.sharing import collect
 _TOP = re.compile(r"^ *attribute \\top 1\n", re.MULTILINE)
 
 
-def rtlil(component: Any) -> str:
-    """RTLIL of the component and of all it shares; the top is named `component.module_name`."""
+def rtlil(component: Any, models: dict[str, str] | None = None) -> str:
+    """RTLIL of the component and of all it shares; the top is named `component.module_name`.
+
+    models: of a simulation. Shared parts with a `model` are black boxes then, and their C++ is put
+      there under their names.
+    """
     done: dict[str, str] = {}
     todo = {component.module_name: component}
     while todo:
         name, part = todo.popitem()
+        model = getattr(part, "model", None)
+        if models is not None and model is not None and part is not component:
+            models[name], done[name] = model(), _black_box(part, name)
+            continue
         with collect() as wanted:
             done[name] = _convert(part, name)
         todo |= {other: wanted[other] for other in wanted if other not in done}
@@ -48,6 +56,20 @@ def _convert(component: Any, name: str) -> str:
     fragment.add_domains(clock)
     text, _ = backend.convert_fragment(fragment, ports, name, emit_src=False)
     return text
+
+
+def _black_box(component: Any, name: str) -> str:
+    """A module of ports: outputs change at the edge only."""
+    lines = ["attribute \\cxxrtl_blackbox 1", f"module \\{name}", 'attribute \\cxxrtl_edge "p"']
+    lines.append("  wire width 1 input 0 \\clk")
+    for i, (path, member, value) in enumerate(component.signature.flatten(component), 1):
+        way = "input" if member.flow == In else "output"
+        if way == "output":
+            lines.append("attribute \\cxxrtl_sync 1")
+        lines.append(
+            f"  wire width {len(Value.cast(value))} {way} {i} \\{'__'.join(map(str, path))}"
+        )
+    return "\n".join([*lines, "end", ""])
 
 
 def verilog(component: Any) -> str:

@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from mellivora.errors import HostError
 from mellivora.rtl.emit import rtlil, yosys
+from mellivora.rtl.memory_model import BYTE_MEMORY
 
 Words = npt.NDArray[np.uint32]
 
@@ -37,6 +38,7 @@ FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w")
 _DRIVER = """
 #include "design.cc"
 #include <cstring>
+MODELS
 template<size_t N> uint32_t* words(cxxrtl::value<N>& v) { return v.data; }
 template<size_t N> uint32_t* words(cxxrtl::wire<N>& w) { return w.curr.data; }
 extern "C" void run(long cycles, const uint32_t* in, uint32_t* out) {
@@ -99,13 +101,14 @@ class Simulation:
 
 
 def build(component: Any) -> Simulation:
-    """Emit, compile (seconds; the second time nothing), load.
+    """Emit, compile (seconds; the second time nothing), load. Memories inside are models.
 
     Raises HostError MV0921 (no compiler), MV0922 (compilation failed).
     """
-    text = rtlil(component)
+    models: dict[str, str] = {}
+    text = rtlil(component, models)
     inputs, outputs = _ports(component)
-    driver = _driver(component.module_name, inputs, outputs)
+    driver = _driver(component.module_name, inputs, outputs, models)
     compiler, version = _compiler()
     digest = hashlib.sha256("\0".join((text, driver, version, *FLAGS)).encode()).hexdigest()[:24]
     target = _cache_dir() / "rtl" / f"{component.module_name}-{digest}.so"
@@ -116,6 +119,13 @@ def build(component: Any) -> Simulation:
             if not target.exists():
                 _compile(compiler, text, driver, target)
     return Simulation(ctypes.CDLL(str(target)), inputs, outputs)
+
+
+def model_source(models: Mapping[str, str]) -> str:
+    """C++ to follow the design's: what stands in its black boxes, as `rtlil` gave it."""
+    if not models:
+        return ""
+    return f"{BYTE_MEMORY}namespace cxxrtl_design {{\n{''.join(models.values())}}}\n"
 
 
 def pack(values: npt.ArrayLike, bits: int) -> Words:
@@ -167,7 +177,9 @@ def _ports(component: Any) -> tuple[dict[str, int], dict[str, int]]:
     return sides
 
 
-def _driver(top: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> str:
+def _driver(
+    top: str, inputs: Mapping[str, int], outputs: Mapping[str, int], models: Mapping[str, str]
+) -> str:
     """The text of the driver; names are mangled as write_cxxrtl does."""
     reads = [
         f"        memcpy(words(top.{_mangle(name)}), in, {4 * _words(width)});"
@@ -180,7 +192,8 @@ def _driver(top: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> 
         for name, width in outputs.items()
     ]
     text = _DRIVER.replace("p_TOP", _mangle(top))
-    return text.replace("IN\n", "\n".join(reads) + "\n").replace("OUT\n", "\n".join(writes) + "\n")
+    text = text.replace("IN\n", "\n".join(reads) + "\n").replace("OUT\n", "\n".join(writes) + "\n")
+    return text.replace("MODELS\n", model_source(models))
 
 
 def _mangle(name: str) -> str:
