@@ -1,6 +1,6 @@
 """E8M0 scale to FP32, with the exponent of the slice and the element taken off."""
 
-from amaranth.hdl import C, Cat, Module, Mux
+from amaranth.hdl import C, Cat, Module, Mux, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -9,6 +9,14 @@ from mellivora.numerics.formats import E8M0_NAN
 from mellivora.numerics.fp32 import NAN_BITS
 from mellivora.rtl.pipeline import register, wire
 from mellivora.rtl.primitive import Primitive
+
+
+def e8m0_value(m: Module, code: Value, shift: Value, name: str) -> Value:
+    """2^(code - 127 - shift) as an FP32 pattern, combinational; code 255 gives NaN."""
+    field = wire(m, code - shift, f"{name}_field")  # signed
+    subnormal = wire(m, C(1 << 22, 23) >> (-field)[:5], f"{name}_subnormal")
+    value = Mux(field < 1, subnormal, Cat(C(0, 23), field[:8]))
+    return Mux(code == E8M0_NAN, NAN_BITS, value)
 
 
 class E8m0Expand(wiring.Component):
@@ -25,10 +33,8 @@ class E8m0Expand(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        field = wire(m, self.code - self.shift, "field")  # signed
-        subnormal = wire(m, C(1 << 22, 23) >> (-field)[:5], "subnormal")
-        value = Mux(field < 1, subnormal, Cat(C(0, 23), field[:8]))
-        m.d.comb += self.q.eq(register(m, Mux(self.code == E8M0_NAN, NAN_BITS, value), "q_out"))
+        value = e8m0_value(m, self.code, self.shift, "expand")
+        m.d.comb += self.q.eq(register(m, value, "q_out"))
         return m
 
 
