@@ -6,8 +6,9 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 
 from mellivora.rtl import emit
-from mellivora.rtl.banked_memory import BankedMemory
+from mellivora.rtl.banked_memory import EVENT_CYCLES, BankedMemory
 from mellivora.rtl.interfaces import READ_CYCLES, WRITE_CYCLES
+from mellivora.rtl.secded import CODE_BITS, decode, encode
 from mellivora.rtl.sharing import share
 from mellivora.rtl.simulate import build, pack, unpack
 from mellivora.spec import load_chip
@@ -106,7 +107,7 @@ def operands(ops, sim):
     for name, values in ops.items():
         if name.endswith("data"):
             values = pack(values, 8)
-        elif name.endswith("mask"):
+        elif name.endswith("mask") and name != "inject__mask":
             values = pack(values, 1)
         rows[name] = values[:, 0] if values.ndim == 2 and sim.inputs[name] <= 32 else values
     return rows
@@ -159,6 +160,71 @@ def test_an_address_wraps(make, rng):
         np.testing.assert_array_equal(got[name], want[name], name)
 
 
+ECC_READS, ECC_WRITES = {"word": 4, "odd": 9}, {"word": 8}
+WORD = 8  # bytes of a bank's word: narrow ones compile faster
+
+
+def flips_between(ops, rng, size, count):
+    """Adds `count` flipped bits, mostly one in a word, to the operands; {cycle: (byte, bits)}.
+
+    Nobody writes the bytes of a word whose bits flip, then or a cycle before.
+    """
+    cycles, done = len(ops["inject__address"]), {}
+    while count:
+        t = int(rng.integers(2, cycles))
+        word = int(rng.integers(size // WORD)) * WORD
+        if t in done or any(done.get(t + d, (word + 1, 0))[0] == word for d in (-1, 1)):
+            continue
+        bits = rng.choice(WORD * CODE_BITS, min(count, int(rng.choice([1, 1, 1, 2, 3]))), False)
+        count -= len(bits)
+        flips = np.bincount(bits // CODE_BITS, 1 << bits % CODE_BITS, WORD).astype(np.uint16)
+        done[t] = word, flips
+        ops["inject__address"][t], ops["inject__enable"][t] = word + rng.integers(WORD), True
+        ops["inject__mask"][t] = pack(flips[None].astype(int), CODE_BITS)[0]
+        for before in (t - 1, t):
+            touched = (ops["write_word__address"][before] + np.arange(WORD)) % size
+            ops["write_word__mask"][before] &= touched // WORD != word // WORD
+    return done
+
+
+def test_ecc_under_random_flips(rng):
+    """10,000 flips while ports read and write: each read byte and both counts as `decode` says."""
+    size, cycles = 1024, 12_000
+    sim = build(BankedMemory(size, WORD, banks=4, reads=ECC_READS, writes=ECC_WRITES, ecc=True))
+    ops = traffic(rng, size, cycles, ECC_READS, ECC_WRITES)
+    ops |= {f"inject__{name}": np.zeros(cycles, int) for name in ("address", "enable")}
+    ops["inject__mask"] = np.zeros((cycles, 4), np.uint32)
+    flips = flips_between(ops, rng, size, 10_000)
+
+    stored, meaning = encode(np.zeros(size, int)), decode(np.arange(1 << CODE_BITS))
+    counts = np.zeros((cycles + EVENT_CYCLES, 2), int)
+    want = {name: np.zeros((cycles + READ_CYCLES, width), int) for name, width in ECC_READS.items()}
+    for t in range(cycles):
+        due = t - WRITE_CYCLES
+        if due in flips:
+            word, bits = flips[due]
+            stored[word : word + WORD] ^= bits
+        if due >= 0 and ops["write_word__enable"][due]:
+            mask = ops["write_word__mask"][due]
+            at = (ops["write_word__address"][due] + np.arange(WORD)) % size
+            stored[at[mask]] = encode(ops["write_word__data"][due])[mask]
+        for name, width in ECC_READS.items():
+            want[name][t + READ_CYCLES] = want[name][t + READ_CYCLES - 1]
+            if ops[f"read_{name}__enable"][t]:
+                at = (ops[f"read_{name}__address"][t] + np.arange(width)) % size
+                data, corrected, uncorrectable = (x[stored[at]] for x in meaning)
+                want[name][t + READ_CYCLES] = data
+                counts[t + EVENT_CYCLES] += corrected.sum(), uncorrectable.sum()
+    out = sim.run(**operands(ops, sim))
+    for name, width in ECC_READS.items():
+        got = unpack(out[f"read_{name}__data"].reshape(cycles, -1), 8, width)
+        np.testing.assert_array_equal(got, want[name][:cycles], name)
+    assert counts[:, 0].sum() > 10_000
+    assert counts[:, 1].sum() > 500
+    np.testing.assert_array_equal(out["corrected"], counts[:cycles, 0])
+    np.testing.assert_array_equal(out["uncorrectable"], counts[:cycles, 1])
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_port_must_not_meet_a_bank_twice():
     with pytest.raises(AssertionError, match="meets a bank once"):
@@ -179,9 +245,7 @@ def test_names_differ_where_modules_do():
         part._MustUse__used = True  # made for its name
 
 
-@pytest.mark.parametrize(
-    "name", ["nano", "micro", pytest.param("m1", marks=pytest.mark.nightly)]
-)
+@pytest.mark.parametrize("name", ["nano", "micro", pytest.param("m1", marks=pytest.mark.nightly)])
 def test_elaborates_for(name):
     """Accumulators of every chip: a row of banks is two rows of columns."""
     chip = load_chip(name)

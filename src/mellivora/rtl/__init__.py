@@ -38,6 +38,8 @@ PRIMITIVES: dict[str, str] = {
     "from_f16": "widen:FROM_F16",
     "from_bf16": "widen:FROM_BF16",
     "mx_quantise": "mx_quantise:MX_QUANTISE",
+    "secded_encode": "secded:SECDED_ENCODE",
+    "secded_decode": "secded:SECDED_DECODE",
     "reduce_tree": "reduce_tree:REDUCE_SUM",
 }
 """Name -> module:object, looked up when asked for."""
