@@ -1,0 +1,126 @@
+"""Fragments of transfers: a plain walk gives the same ones, in a row, without a bubble."""
+
+import numpy as np
+import pytest
+
+from mellivora.isa import latency
+from mellivora.isa.encoding import R_CONFIG, R_SLOT, RESOLVED_FIELDS
+from mellivora.rtl.dma_walker import DmaWalker, fragment_layout, job_layout
+from mellivora.rtl.simulate import build
+from mellivora.spec import load_chip
+
+CHIP = load_chip("nano").replace(outstanding_transfers=3)
+BURST = CHIP.dram_burst_bytes
+
+
+def words(layout, fields):
+    """A layout's constant as the uint32 words of a port."""
+    value = layout.const(fields).as_value().value
+    return [value >> 32 * i & 0xFFFF_FFFF for i in range(-(-layout.size // 32))]
+
+
+def fields_of(layout, row):
+    value = sum(int(word) << 32 * i for i, word in enumerate(row))
+    return {
+        name: value >> field.offset & (1 << field.width) - 1 for name, field in layout
+    }
+
+
+def joined(counts, far_steps, near_steps):
+    """run and the counts that are left when contiguous dimensions have become one."""
+    run, left, whole = counts[0], [], True
+    for count, d, p in zip(counts[1:], far_steps, near_steps):
+        join = whole and d == run and p == run
+        run = run * count if join else run
+        whole = whole and (join or count == 1)
+        left.append(0 if join else count - 1)
+    return run, left
+
+
+def walk(job):
+    """(burst, near address of its byte 0, first, final, last) of every fragment."""
+    found = []
+    left, d, p = job["left"], job["far_step"], job["near_step"]
+    for i3 in range(left[2] + 1):
+        for i2 in range(left[1] + 1):
+            for i1 in range(left[0] + 1):
+                far = job["far"] + i1 * d[0] + i2 * d[1] + i3 * d[2]
+                near = job["near"] + i1 * p[0] + i2 * p[1] + i3 * p[2]
+                stop = far + job["run"]
+                for burst in range(far // BURST, (stop - 1) // BURST + 1):
+                    first, past = max(far - burst * BURST, 0), min(stop - burst * BURST, BURST)
+                    found.append([burst, near + burst * BURST - far, first, past - 1, 0])
+    found[-1][4] = 1
+    return found
+
+
+def random_shape(rng):
+    """counts n0..n3, strides d1..d3 and p1..p3: some joined, some zero, some of one piece."""
+    counts = [int(rng.integers(1, rng.choice([4, 70, 300])))] + rng.integers(1, 5, 3).tolist()
+    run, d, p = counts[0], [], []
+    for count in counts[1:]:
+        kind = rng.integers(4)
+        d.append(run if kind == 0 else int(rng.choice([0, 64, 7, 128, run, int(rng.integers(500))])))
+        p.append(run if kind == 0 else int(rng.choice([0, run, int(rng.integers(500))])))
+        run *= count
+    return counts, d, p
+
+
+def random_job(rng):
+    counts, d, p = random_shape(rng)
+    far, near = int(rng.integers(1 << 20)), int(rng.integers(1 << 15))
+    run, left = joined(counts, d, p)
+    job = {"multicast": int(rng.integers(2)), "far": far, "near": near, "run": run, "left": left}
+    row = np.zeros((1, RESOLVED_FIELDS), np.int64)
+    row[0, R_SLOT : R_SLOT + 8] = [0, 0, far, near, *counts]
+    row[0, R_CONFIG : R_CONFIG + 6] = [*d, *p]
+    return job | {"far_step": d, "near_step": p}, row
+
+
+@pytest.mark.parametrize("eagerness", [1.0, 0.4])
+def test_fragments_are_those_of_a_plain_walk(rng, eagerness):
+    """Every cycle: the fragment due, none where none is due; counts are those of `latency`."""
+    jobs = [random_job(rng) for _ in range(300)]
+    layout, shape = job_layout(CHIP), fragment_layout(CHIP)
+    push, pushed, take, due = [], [], [], []
+    waiting, pending = [], list(jobs)
+    while pending or waiting:
+        due.append((waiting[0][0], waiting[0][1][0]) if waiting else None)
+        take.append(rng.random() < eagerness)
+        room = len(waiting) < CHIP.outstanding_transfers
+        push.append(bool(pending) and room and rng.random() < 0.6)
+        if waiting and take[-1]:
+            waiting[0][1].pop(0)
+            if not waiting[0][1]:
+                waiting.pop(0)
+        job, row = pending.pop(0) if push[-1] else jobs[0]
+        pushed.append(words(layout, job))
+        if push[-1]:
+            waiting.append((job, walk(job)))
+            assert len(waiting[-1][1]) == latency.dma_bursts(row, CHIP)[0]
+    shown = build(DmaWalker(CHIP)).run(push=push, job=np.array(pushed), take=take)
+    np.testing.assert_array_equal(shown["valid"], [one is not None for one in due])
+    for cycle, one in enumerate(due):
+        if one:
+            job, (burst, near, first, final, last) = one
+            assert fields_of(shape, shown["fragment"][cycle]) == {
+                "multicast": job["multicast"],
+                "burst": burst,
+                "near": near & 0xFFFF_FFFF,
+                "first": first,
+                "final": final,
+                "last": last,
+            }, cycle
+
+
+def test_counts_may_be_as_large_as_a_register(rng):
+    """A piece read 2^31 - 1 times: the last but never reached, and no other step is taken."""
+    big = (1 << 31) - 2
+    job = {"multicast": 0, "far": 64, "near": 0, "run": 64, "left": [0, big, 0]}
+    job |= {"far_step": [1, 0, 1], "near_step": [1, 0, 1]}
+    shown = build(DmaWalker(CHIP)).run(
+        push=np.arange(100) == 0, job=np.array([words(job_layout(CHIP), job)]), take=1
+    )
+    fields = [fields_of(fragment_layout(CHIP), row) for row in shown["fragment"][1:]]
+    assert shown["valid"][1:].all()
+    assert {(f["burst"], f["near"], f["last"]) for f in fields} == {(1, 0, 0)}
