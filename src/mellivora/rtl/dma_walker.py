@@ -51,13 +51,13 @@ def job_layout(chip: ChipSpec) -> data.StructLayout:
 def fragment_layout(chip: ChipSpec) -> data.StructLayout:
     """What a piece has in one burst: bytes first .. final of it.
 
-    near: scratchpad address of the burst's byte 0, were it wanted; it may lie outside.
+    near: scratchpad address of the burst's byte 0, modulo its size, were that byte wanted.
     """
     return data.StructLayout(
         {
             "multicast": 1,
             "burst": ADDRESS_BITS - burst_bits(chip),  # DRAM address in bursts
-            "near": 32,
+            "near": bits_for(chip.sram_bytes - 1),
             "first": burst_bits(chip),
             "final": burst_bits(chip),
             "last": 1,  # of its transfer
@@ -117,7 +117,9 @@ class DmaWalker(wiring.Component):
             piece_ends.eq(rest <= room),
             self.fragment.multicast.eq(job.multicast),
             self.fragment.burst.eq(far[place:]),
-            self.fragment.near.eq(near - far[:place]),
+            self.fragment.near.eq(
+                near - far[:place] + Mux(near < far[:place], self.chip.sram_bytes, 0)
+            ),
             self.fragment.first.eq(far[:place]),
             self.fragment.final.eq(Mux(piece_ends, far[:place] + rest[: place + 1] - 1, ~0)),
             self.fragment.last.eq(piece_ends & ~(left[0].any() | left[1].any() | left[2].any())),

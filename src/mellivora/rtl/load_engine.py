@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import C, Cat, Module, Signal, Value
 from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
 from mellivora.isa.table import BY_NAME
 from mellivora.rtl.dma_flight import DmaFlight
 from mellivora.rtl.dma_issue import DmaIssue
-from mellivora.rtl.dma_walker import DmaWalker, burst_bits, fragment_layout
+from mellivora.rtl.dma_walker import DmaWalker, fragment_layout
 from mellivora.rtl.interfaces import ADDRESS_BITS, engine_signature, write_port
 from mellivora.rtl.memory_link import load_link, reads_in_flight
 
@@ -62,9 +62,9 @@ class LoadEngine(wiring.Component):
 
         # What a beat on its way will need, in order of the requests.
         fragment = walker.fragment
-        notes = data.StructLayout(
-            {"near": 32, "first": burst_bits(self.chip), "final": burst_bits(self.chip), "last": 1}
-        )
+        layout = fragment_layout(self.chip)
+        wanted = ("near", "first", "final", "last")
+        notes = data.StructLayout({name: layout[name].shape for name in wanted})
         m.submodules.notes = queue = fifo.SyncFIFOBuffered(
             width=notes.size, depth=reads_in_flight(self.chip)
         )
@@ -126,4 +126,5 @@ def join_issue(
 
 def byte_mask(first: Value, final: Value, count: int) -> Value:
     """Bit i: first <= i <= final."""
-    return Cat((first <= i) & (final >= i) for i in range(count))
+    ones = C((1 << count) - 1, count)
+    return (ones << first)[:count] & (ones >> ~final)  # a burst is a power of two

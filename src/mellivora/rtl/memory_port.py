@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from mellivora.errors import SpecError
 from mellivora.rtl.axi import INCR, axi4, size_code
 from mellivora.rtl.dma_walker import burst_bits
+from mellivora.rtl.dram_arbiter import DramArbiter
 from mellivora.rtl.interfaces import ADDRESS_BITS
 from mellivora.rtl.memory_link import (
     STORE_DATA_CYCLES,
@@ -63,7 +64,12 @@ class MemoryPort(wiring.Component):
             for core in cores
             for ask in (own[core] & may_read, self.stores[core].valid & may_write)
         ]
-        grants = self._arbitrate(m, Cat(*asks, all_multicast & may_read))
+        m.submodules.arbiter = arbiter = DramArbiter(self.chip)
+        grants = arbiter.grants
+        m.d.comb += [
+            arbiter.hold.eq(self.hold),
+            arbiter.asks.eq(Cat(*asks, all_multicast & may_read)),
+        ]
         load_grants = wire(m, Cat(grants[2 * core] for core in cores), "load_grants")
         store_grants = wire(m, Cat(grants[2 * core + 1] for core in cores), "store_grants")
         multicast = grants[-1]
@@ -73,26 +79,6 @@ class MemoryPort(wiring.Component):
         self._reads(m, load_grants | multicast.replicate(self.chip.cores), may_read)
         self._writes(m, store_grants, may_write)
         return m
-
-    def _arbitrate(self, m: Module, asks: Value) -> Signal:
-        """Round robin from the requester after the one served last, where the rate allows."""
-        num, den = self.chip.dram_bursts_num, self.chip.dram_bursts_den
-        begin = num * self.chip.dram_latency_cycles % den
-        after = (begin + num) % den
-        phase = Signal(range(den), init=after)  # (num * T) mod den of the next cycle
-        give = Signal(init=begin + num >= den)  # whether this cycle has a burst to give
-        total = wire(m, phase + num, "rate_total")
-        m.d.sync += [give.eq(total >= den), phase.eq(Mux(total >= den, total - den, total))]
-        asks = wire(m, asks, "asks")
-        behind = Signal(len(asks))  # those after the one served last, up to the end
-        first = wire(m, Mux((asks & behind).any(), asks & behind, asks), "candidates")
-        grants = Signal(len(asks))
-        m.d.comb += grants.eq(Mux(give, first & -first, 0))
-        with m.If(grants.any()):
-            m.d.sync += behind.eq(Cat(grants[:i].any() for i in range(len(asks))))
-        with m.If(self.hold):
-            m.d.sync += [give.eq(give.init), phase.eq(after), behind.eq(0)]
-        return grants
 
     def _reads(self, m: Module, takers: Value, may_read: Signal) -> None:
         """takers: the cores that a read granted in this cycle is for, or none."""

@@ -1,0 +1,174 @@
+"""Random streams of DMA operations, and what the definitions make of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mellivora.isa import latency
+from mellivora.isa.encoding import (
+    DRAM_UNIT_BYTES,
+    LOAD,
+    R_CONFIG,
+    R_GAP,
+    R_OPCODE,
+    R_PC,
+    R_SLOT,
+    RESOLVED_FIELDS,
+)
+from mellivora.isa.state import Core
+from mellivora.isa.table import BY_NAME, BY_OPCODE
+from mellivora.sim import timing
+from mellivora.sim.stepped import Stepped
+from mellivora.spec import load_chip
+from tests.rtl.dma_bench import DRAM_BYTES, Run
+
+HALF = DRAM_BYTES // 2
+WINDOWS = ((0, 8192), (4096, HALF - 4096), (HALF, HALF // 2), (HALF + HALF // 2, HALF // 2))
+"""LOAD reads the first two, which overlap; core i stores to window 2 + i."""
+
+
+def chip_of(**changes):
+    """A chip that moves data, small."""
+    return load_chip("nano").replace(**{"sram_bytes": 16384, "dram_latency_cycles": 20} | changes)
+
+
+def row(name, slots=(), config=(), *, gap=1, pc=0):
+    """A resolved row."""
+    out = np.zeros(RESOLVED_FIELDS, np.int64)
+    out[[R_OPCODE, R_GAP, R_PC]] = BY_NAME[name].opcode, gap, pc
+    out[R_SLOT : R_SLOT + len(slots)] = slots
+    out[R_CONFIG : R_CONFIG + len(config)] = config
+    return out
+
+
+def _shape(rng, *, largest):
+    """counts, strides of the side that is read and of the side that is written.
+
+    Dimensions join, or not, on either side; what is read may be read again, what is written is
+    written once.
+    """
+    sizes = [1, 3, 64, 100, 128, int(rng.integers(1, 260))]
+    counts = [int(rng.choice(sizes))] + [int(rng.choice([1, 1, 2, 3])) for _ in range(3)]
+    extent, run, read, written = counts[0], counts[0], [], []
+    for count in counts[1:]:
+        joins = rng.random() < 0.4
+        written.append(extent if joins or rng.random() < 0.5 else extent + int(rng.integers(90)))
+        other = [0, 64, run, int(rng.integers(200))]
+        read.append(run if joins else int(rng.choice(other)))
+        extent += (count - 1) * written[-1]
+        run *= count
+    reach = counts[0] + sum((n - 1) * s for n, s in zip(counts[1:], read))
+    if max(extent, reach) > largest:
+        return _shape(rng, largest=largest)
+    return counts, (read, reach), (written, extent)
+
+
+def transfer(rng, name, chip, core):
+    """A legal LOAD, LOADM or STORE; LOADs fill the lower half of the scratchpad."""
+    counts, read, written = _shape(rng, largest=1500)
+    store = name == "store"
+    (far, reach), (near, extent) = (written, read) if store else (read, written)
+    window = 2 + core if store else int(rng.integers(2))
+    at = int(rng.integers(WINDOWS[window][1] - reach + 1))
+    if rng.random() < 0.5:
+        at = at // 64 * 64
+    fine = int(rng.integers(at + 1)) if rng.random() < 0.2 else at % DRAM_UNIT_BYTES
+    fine += (at - fine) % DRAM_UNIT_BYTES
+    if rng.random() < 0.1:
+        fine -= 2 * DRAM_UNIT_BYTES
+    half = chip.sram_bytes // 2
+    pad = int(rng.choice([0, half - extent, int(rng.integers(half - extent + 1))]))
+    slots = [window, (at - fine) // DRAM_UNIT_BYTES, fine, pad + half * store, *counts]
+    return row(name, slots, [*far, *near])
+
+
+def empty(rng, name):
+    """A transfer of no bytes, and otherwise wild: it is not checked."""
+    slots = rng.integers(-(2**31), 2**31, 8)
+    slots[4 + rng.integers(4)] = rng.choice([0, -5])
+    return row(name, slots, rng.integers(-(2**31), 2**31, 8))
+
+
+def stream(rng, chip, core, count):
+    """Rows of one core: LOAD and STORE, transfers, some of no bytes, and syncs."""
+    rows, gaps = [], rng.choice([1, 3, 30], count)
+    for gap in gaps:
+        name = str(rng.choice(["load", "store", "lsync", "ssync"], p=[0.45, 0.35, 0.1, 0.1]))
+        if name.endswith("sync"):
+            one = row(name)
+        elif rng.random() < 0.1:
+            one = empty(rng, name)
+        else:
+            one = transfer(rng, name, chip, core)
+        one[R_GAP] = rng.integers(1, gap + 1)
+        rows.append(one)
+    return np.stack(rows)
+
+
+def with_common(rng, streams, make, count):
+    """Puts `count` operations into every stream, in the same order, at places of its own."""
+    whole = [list(one) for one in streams]
+    common = [make() for _ in range(count)]
+    for mine in whole:
+        places = np.sort(rng.integers(0, len(mine) + 1, count))
+        for place, rows in reversed(list(zip(places, common))):
+            mine.insert(place, rows.copy())
+    return [np.stack(mine) for mine in whole]
+
+
+def memories(rng, chip):
+    dram = rng.integers(0, 256, DRAM_BYTES, dtype=np.uint8)
+    return dram, rng.integers(0, 256, (chip.cores, chip.sram_bytes), dtype=np.uint8)
+
+
+def expected_times(rows, chip):
+    """dispatch, start, end by the engine, which must be those of the stepped twin."""
+    operations = [timing.lower(one, chip) for one in rows]
+    numbers = timing.ChipNumbers.of(chip)
+    times = timing.run_operations(operations, numbers)[:3]
+    twin = Stepped(operations, numbers)
+    assert twin.run(int(max(end.max() for end in times[2])) + 1)
+    for core, one in enumerate(twin.cores):
+        assert one.start == times[1][core].tolist() and one.end == times[2][core].tolist()
+    return times
+
+
+def expected_memories(rows, chip, dram, pads, perform=None):
+    """dram and scratchpads after the meanings of all rows, in program order of each core."""
+    dram, pads = dram.copy(), pads.copy()
+    cores = [Core(chip, dram, WINDOWS, index) for index in range(chip.cores)]
+    for core, pad in zip(cores, pads):
+        core.scratchpad = pad
+    for core, mine in zip(cores, rows):
+        for one in mine.tolist():
+            meaning = BY_OPCODE[one[R_OPCODE]].meaning
+            if meaning:
+                meaning(core, one[R_SLOT:R_CONFIG], one[R_CONFIG : R_CONFIG + 8])
+    return dram, pads
+
+
+def check(rng, chip, rows, *, stall=None):
+    """Runs them: contents always, and every start and end unless the bus stalls."""
+    dram, pads = memories(rng, chip)
+    dispatch, start, end = expected_times(rows, chip)
+    cycles = int(max(one.max() for one in end)) + 2
+    if stall is not None:
+        cycles = 6 * cycles
+        stall = stall(cycles)
+    run = Run(chip, WINDOWS, rows, dispatch, dram, pads, cycles=cycles, stall=0 if stall is None else stall)
+    assert not run.fault
+    if stall is None:
+        for core in range(chip.cores):
+            np.testing.assert_array_equal(run.start[core], start[core])
+            np.testing.assert_array_equal(run.end[core], end[core])
+    assert all((one >= 0).all() for one in run.end)
+    dram, pads = expected_memories(rows, chip, dram, pads)
+    np.testing.assert_array_equal(run.pads, pads)
+    np.testing.assert_array_equal(run.dram, dram)
+    return run
+
+
+def bursts(rows, chip):
+    """Fragments of all rows of an engine's opcodes."""
+    moves = np.isin(rows[:, R_OPCODE], [BY_NAME[n].opcode for n in ("load", "loadm", "store")])
+    return int(np.maximum(latency.dma_bursts(rows[moves], chip), 0).sum())
