@@ -32,7 +32,7 @@ from mellivora.rtl.simulate import build
 from mellivora.rtl.store_engine import StoreEngine
 from mellivora.sim.timing import ENGINE_OF
 
-DRAM_BYTES = 1 << 15
+DRAM_BURSTS = 512
 OPERATIONS = 255
 """Of an engine."""
 ENTRY = data.StructLayout({"cycle": 32, "op": OPERATION})
@@ -66,7 +66,7 @@ class IdealMemory(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         axi, size = self.axi, self.burst_bytes
-        depth = DRAM_BYTES // size
+        depth = DRAM_BURSTS
         m.submodules.dram = dram = memory.Memory(shape=8 * size, depth=depth, init=[])
         write, read, look = (
             dram.write_port(granularity=8),
@@ -269,7 +269,7 @@ class Bench(wiring.Component):
 
 @functools.cache
 def simulation(chip, windows):
-    return build(Bench(chip, windows), quick=True)
+    return build(Bench(chip, windows))
 
 
 def _entry(row, sequence, cycle):
@@ -286,7 +286,7 @@ def _entry(row, sequence, cycle):
 class Run:
     """One run of the bench; afterwards start, end [core][row], dram, pads and faults.
 
-    rows, dispatch: of each core; dram uint8 [DRAM_BYTES]; pads: uint8 [cores, sram_bytes].
+    rows, dispatch: of each core; dram uint8 [DRAM_BURSTS * burst]; pads: uint8 [cores, sram_bytes].
     fault[core][engine]: (cause, sequence) or None; cycle in which it shows in fault_at.
     """
 
@@ -312,7 +312,7 @@ class Run:
                 for i, entry in enumerate(entries):
                     words = [entry >> 32 * k & 0xFFFF_FFFF for k in range(width)]
                     table.append((fill, core, i, words))
-        fills, looks = len(table), max(DRAM_BYTES, chip.sram_bytes) // size
+        fills, looks = len(table), max(DRAM_BURSTS, chip.sram_bytes // size)
         total = fills + cycles + looks + 2
         inputs = {name: np.zeros(total, np.uint32) for name in ("fill", "core", "address", "hold")}
         words = np.zeros((total, width), np.uint32)
@@ -327,7 +327,7 @@ class Run:
         self.shown = {name: column[fills : fills + cycles] for name, column in shown.items()}
         self.bus = self.shown["bus"]
         rest = fills + cycles
-        self.dram = _bytes(shown["dram"][rest:])[:DRAM_BYTES]
+        self.dram = _bytes(shown["dram"][rest:])[: DRAM_BURSTS * size]
         self.pads = np.stack(
             [_bytes(shown[f"pad{c}"][rest + 2 :])[: chip.sram_bytes] for c in range(chip.cores)]
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from tests.rtl.dma_bench import DRAM_BURSTS, Run
 
 from mellivora.isa import latency
 from mellivora.isa.encoding import (
@@ -14,22 +15,31 @@ from mellivora.isa.encoding import (
     R_PC,
     R_SLOT,
     RESOLVED_FIELDS,
+    STORE,
 )
 from mellivora.isa.state import Core
 from mellivora.isa.table import BY_NAME, BY_OPCODE
 from mellivora.sim import timing
 from mellivora.sim.stepped import Stepped
 from mellivora.spec import load_chip
-from tests.rtl.dma_bench import DRAM_BYTES, Run
 
-HALF = DRAM_BYTES // 2
-WINDOWS = ((0, 8192), (4096, HALF - 4096), (HALF, HALF // 2), (HALF + HALF // 2, HALF // 2))
-"""LOAD reads the first two, which overlap; core i stores to window 2 + i."""
+PAD_BURSTS = 256
 
 
-def chip_of(**changes):
-    """A chip that moves data, small."""
-    return load_chip("nano").replace(**{"sram_bytes": 16384, "dram_latency_cycles": 20} | changes)
+def chip_of(*, burst=16, **changes):
+    """A chip that moves data, small, with small bursts."""
+    sizes = {"dram_burst_bytes": burst, "core_port_bytes_per_cycle": burst}
+    sizes |= {"sram_bytes": PAD_BURSTS * burst, "exchange_bytes_per_cycle": burst}
+    return load_chip("nano").replace(**sizes | {"dram_latency_cycles": 20} | changes)
+
+
+def windows_of(chip):
+    """LOAD reads the first two, which overlap; core i stores to window 2 + i."""
+    half = DRAM_BURSTS // 2
+    windows = ((0, 128), (64, half - 64), (half, half // 2), (half + half // 2, half // 2))
+    return tuple(
+        (base * chip.dram_burst_bytes, limit * chip.dram_burst_bytes) for base, limit in windows
+    )
 
 
 def row(name, slots=(), config=(), *, gap=1, pc=0):
@@ -41,37 +51,37 @@ def row(name, slots=(), config=(), *, gap=1, pc=0):
     return out
 
 
-def _shape(rng, *, largest):
+def _shape(rng, burst):
     """counts, strides of the side that is read and of the side that is written.
 
     Dimensions join, or not, on either side; what is read may be read again, what is written is
     written once.
     """
-    sizes = [1, 3, 64, 100, 128, int(rng.integers(1, 260))]
+    sizes = [1, 3, burst, burst + burst // 2, 2 * burst, int(rng.integers(1, 5 * burst))]
     counts = [int(rng.choice(sizes))] + [int(rng.choice([1, 1, 2, 3])) for _ in range(3)]
     extent, run, read, written = counts[0], counts[0], [], []
     for count in counts[1:]:
         joins = rng.random() < 0.4
-        written.append(extent if joins or rng.random() < 0.5 else extent + int(rng.integers(90)))
-        other = [0, 64, run, int(rng.integers(200))]
+        written.append(extent if joins or rng.random() < 0.5 else extent + int(rng.integers(burst)))
+        other = [0, burst, run, int(rng.integers(3 * burst))]
         read.append(run if joins else int(rng.choice(other)))
         extent += (count - 1) * written[-1]
         run *= count
     reach = counts[0] + sum((n - 1) * s for n, s in zip(counts[1:], read))
-    if max(extent, reach) > largest:
-        return _shape(rng, largest=largest)
+    if max(extent, reach) > 24 * burst:
+        return _shape(rng, burst)
     return counts, (read, reach), (written, extent)
 
 
 def transfer(rng, name, chip, core):
     """A legal LOAD, LOADM or STORE; LOADs fill the lower half of the scratchpad."""
-    counts, read, written = _shape(rng, largest=1500)
+    counts, read, written = _shape(rng, chip.dram_burst_bytes)
     store = name == "store"
     (far, reach), (near, extent) = (written, read) if store else (read, written)
     window = 2 + core if store else int(rng.integers(2))
-    at = int(rng.integers(WINDOWS[window][1] - reach + 1))
+    at = int(rng.integers(windows_of(chip)[window][1] - reach + 1))
     if rng.random() < 0.5:
-        at = at // 64 * 64
+        at -= at % chip.dram_burst_bytes
     fine = int(rng.integers(at + 1)) if rng.random() < 0.2 else at % DRAM_UNIT_BYTES
     fine += (at - fine) % DRAM_UNIT_BYTES
     if rng.random() < 0.1:
@@ -117,7 +127,7 @@ def with_common(rng, streams, make, count):
 
 
 def memories(rng, chip):
-    dram = rng.integers(0, 256, DRAM_BYTES, dtype=np.uint8)
+    dram = rng.integers(0, 256, DRAM_BURSTS * chip.dram_burst_bytes, dtype=np.uint8)
     return dram, rng.integers(0, 256, (chip.cores, chip.sram_bytes), dtype=np.uint8)
 
 
@@ -127,16 +137,17 @@ def expected_times(rows, chip):
     numbers = timing.ChipNumbers.of(chip)
     times = timing.run_operations(operations, numbers)[:3]
     twin = Stepped(operations, numbers)
-    assert twin.run(int(max(end.max() for end in times[2])) + 1)
+    assert twin.run(int(max(end.max(initial=0) for end in times[2])) + 1)
     for core, one in enumerate(twin.cores):
-        assert one.start == times[1][core].tolist() and one.end == times[2][core].tolist()
+        assert one.start == times[1][core].tolist()
+        assert one.end == times[2][core].tolist()
     return times
 
 
-def expected_memories(rows, chip, dram, pads, perform=None):
+def expected_memories(rows, chip, dram, pads):
     """dram and scratchpads after the meanings of all rows, in program order of each core."""
     dram, pads = dram.copy(), pads.copy()
-    cores = [Core(chip, dram, WINDOWS, index) for index in range(chip.cores)]
+    cores = [Core(chip, dram, windows_of(chip), index) for index in range(chip.cores)]
     for core, pad in zip(cores, pads):
         core.scratchpad = pad
     for core, mine in zip(cores, rows):
@@ -151,11 +162,20 @@ def check(rng, chip, rows, *, stall=None):
     """Runs them: contents always, and every start and end unless the bus stalls."""
     dram, pads = memories(rng, chip)
     dispatch, start, end = expected_times(rows, chip)
-    cycles = int(max(one.max() for one in end)) + 2
+    cycles = int(max(one.max(initial=0) for one in end)) + 2
     if stall is not None:
         cycles = 6 * cycles
         stall = stall(cycles)
-    run = Run(chip, WINDOWS, rows, dispatch, dram, pads, cycles=cycles, stall=0 if stall is None else stall)
+    run = Run(
+        chip,
+        windows_of(chip),
+        rows,
+        dispatch,
+        dram,
+        pads,
+        cycles=cycles,
+        stall=0 if stall is None else stall,
+    )
     assert not run.fault
     if stall is None:
         for core in range(chip.cores):
@@ -166,6 +186,39 @@ def check(rng, chip, rows, *, stall=None):
     np.testing.assert_array_equal(run.pads, pads)
     np.testing.assert_array_equal(run.dram, dram)
     return run
+
+
+def check_fault(rng, chip, name, cause, damage):
+    """Two legal operations, one that `damage` makes wrong, one legal: what the fault leaves.
+
+    The first two end as if alone, the third shows its cause after its issue and nothing else, the
+    last never starts; no byte and no transaction is of the last two.
+    """
+    rows = [np.stack([transfer(rng, name, chip, 0) for _ in range(4)])]
+    damage(rows[0][2, R_SLOT:R_CONFIG], rows[0][2, R_CONFIG:])
+    legal = [rows[0][:2], *([rows[0][:0]] * (chip.cores - 1))]
+    rows += [rows[0][:0]] * (chip.cores - 1)
+    dispatch, start, end = expected_times(legal, chip)
+    dram, pads = memories(rng, chip)
+    dispatch = [np.array([*dispatch[0], 20, 21]), *dispatch[1:]]
+    run = Run(chip, windows_of(chip), rows, dispatch, dram, pads, cycles=int(end[0][-1]) + 200)
+    which = STORE if name == "store" else LOAD
+    assert run.fault == {(0, which): (cause, 2)}
+    assert run.start[0][:2].tolist() == start[0].tolist()
+    assert run.start[0][2] >= 20
+    assert run.fault_at[0, which] == run.start[0][2] + latency.DMA_ISSUE_CYCLES
+    assert run.start[0][3] == -1
+    assert run.end[0].tolist() == [*end[0].tolist(), -1, -1]
+    dram, pads = expected_memories(legal, chip, dram, pads)
+    np.testing.assert_array_equal(run.dram, dram)
+    np.testing.assert_array_equal(run.pads, pads)
+    requests = (
+        [bursts(legal[0], chip), 0, 0] if which == LOAD else [0, *[bursts(legal[0], chip)] * 2]
+    )
+    assert [int((run.bus >> bit & 1).sum()) for bit in range(3)] == requests
+    active = run.shown["store0_active" if which == STORE else "load0_active"]
+    assert not active[-100:].any()
+    assert active[run.start[0][2] + 1 : run.fault_at[0, which]].all()
 
 
 def bursts(rows, chip):

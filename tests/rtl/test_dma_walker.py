@@ -21,9 +21,7 @@ def words(layout, fields):
 
 def fields_of(layout, row):
     value = sum(int(word) << 32 * i for i, word in enumerate(row))
-    return {
-        name: value >> field.offset & (1 << field.width) - 1 for name, field in layout
-    }
+    return {name: value >> field.offset & (1 << field.width) - 1 for name, field in layout}
 
 
 def joined(counts, far_steps, near_steps):
@@ -56,11 +54,13 @@ def walk(job):
 
 def random_shape(rng):
     """counts n0..n3, strides d1..d3 and p1..p3: some joined, some zero, some of one piece."""
-    counts = [int(rng.integers(1, rng.choice([4, 70, 300])))] + rng.integers(1, 5, 3).tolist()
+    counts = [int(rng.integers(1, rng.choice([4, 70, 300]))), *rng.integers(1, 5, 3).tolist()]
     run, d, p = counts[0], [], []
     for count in counts[1:]:
         kind = rng.integers(4)
-        d.append(run if kind == 0 else int(rng.choice([0, 64, 7, 128, run, int(rng.integers(500))])))
+        d.append(
+            run if kind == 0 else int(rng.choice([0, 64, 7, 128, run, int(rng.integers(500))]))
+        )
         p.append(run if kind == 0 else int(rng.choice([0, run, int(rng.integers(500))])))
         run *= count
     return counts, d, p
@@ -68,7 +68,10 @@ def random_shape(rng):
 
 def random_job(rng):
     counts, d, p = random_shape(rng)
-    far, near = int(rng.integers(1 << 20)), int(rng.choice([rng.integers(64), rng.integers(1 << 14)]))
+    far, near = (
+        int(rng.integers(1 << 20)),
+        int(rng.choice([rng.integers(64), rng.integers(1 << 14)])),
+    )
     run, left = joined(counts, d, p)
     job = {"multicast": int(rng.integers(2)), "far": far, "near": near, "run": run, "left": left}
     row = np.zeros((1, RESOLVED_FIELDS), np.int64)
@@ -80,7 +83,7 @@ def random_job(rng):
 @pytest.mark.parametrize("eagerness", [1.0, 0.4])
 def test_fragments_are_those_of_a_plain_walk(rng, eagerness):
     """Every cycle: the fragment due, none where none is due; counts are those of `latency`."""
-    jobs = [random_job(rng) for _ in range(300)]
+    jobs = [random_job(rng) for _ in range(120)]
     layout, shape = job_layout(CHIP), fragment_layout(CHIP)
     push, pushed, take, due = [], [], [], []
     waiting, pending = [], list(jobs)

@@ -15,7 +15,7 @@ def test_grants_are_those_of_the_definition(cores, gbps, rng):
     """floor(num*(T+1)/den) - floor(num*T/den) a cycle, one at a time from the pointer on."""
     chip = load_chip("nano").replace(cores=cores, dram_gbps=gbps, dram_latency_cycles=37)
     num, den, latency = chip.dram_bursts_num, chip.dram_bursts_den, chip.dram_latency_cycles
-    n, cycles, held = 2 * cores + 1, 20_000, 11
+    n, cycles, held = 2 * cores + 1, 5_000, 11
     crowd = np.repeat(rng.random(cycles // 100), 100)  # times of many and of few requests
     asks = (rng.random((cycles, n)) < crowd[:, None]).astype(int)
     hold = np.arange(cycles) < held

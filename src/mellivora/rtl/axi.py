@@ -1,6 +1,6 @@
 """AXI4 and AXI4-Lite, as far as the chip uses them: the master's side.
 
-AXI4: a data bus of one burst, INCR, one beat a transaction, one ID (no ID signals), always in order.
+AXI4: a data bus of one burst, INCR, one beat a transaction, one ID (no ID signals), in order.
 """
 
 from __future__ import annotations

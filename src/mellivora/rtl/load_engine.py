@@ -80,7 +80,10 @@ class LoadEngine(wiring.Component):
         ]
         arrived = Signal()
         m.d.comb += flight.arrived.eq(arrived)
-        m.d.sync += [self.write.enable.eq(self.memory.beat), arrived.eq(self.memory.beat & note.last)]
+        m.d.sync += [
+            self.write.enable.eq(self.memory.beat),
+            arrived.eq(self.memory.beat & note.last),
+        ]
         with m.If(self.memory.beat):
             m.d.sync += [
                 self.write.address.eq(note.near),
