@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from amaranth.hdl import Array, C, Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, fifo, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -24,7 +24,7 @@ from mellivora.isa.encoding import (
 )
 from mellivora.rtl.axi import axi4
 from mellivora.rtl.banked_memory import BankedMemory
-from mellivora.rtl.interfaces import ADDRESS_BITS, OPERATION
+from mellivora.rtl.interfaces import ADDRESS_BITS, OPERATION, READ_CYCLES
 from mellivora.rtl.load_engine import LoadEngine
 from mellivora.rtl.memory_port import MemoryPort
 from mellivora.rtl.sharing import share
@@ -66,14 +66,15 @@ class IdealMemory(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         axi, size = self.axi, self.burst_bytes
-        depth = DRAM_BURSTS
-        m.submodules.dram = dram = memory.Memory(shape=8 * size, depth=depth, init=[])
-        write, read, look = (
-            dram.write_port(granularity=8),
-            dram.read_port(domain="comb"),
-            dram.read_port(domain="comb"),
+        dram = BankedMemory(
+            DRAM_BURSTS * size,
+            banks=8,
+            reads={"axi": size, "look": size},
+            writes={"axi": size},
         )
+        m.submodules.dram = share(dram)
         now, shift = Signal(32), size.bit_length() - 1
+        due = now + self.latency - 2 - READ_CYCLES  # then the memory is asked
         m.d.sync += now.eq(now + 1)
 
         def queue(name, width):
@@ -88,15 +89,15 @@ class IdealMemory(wiring.Component):
             queue("answers", 32),
         )
         both = addresses.r_rdy & beats.r_rdy & answers.w_rdy
-        strobes = beats.r_data[8 * size :]
         m.d.comb += [
             axi.arready.eq(reads.w_rdy & ~self.stall[0]),
             reads.w_en.eq(axi.arvalid & ~self.stall[0]),
-            reads.w_data.eq(Cat(axi.araddr[shift : shift + 32], (now + self.latency - 2)[:32])),
-            axi.rvalid.eq(reads.r_rdy & (now >= reads.r_data[32:]) & ~self.stall[3]),
-            reads.r_en.eq(axi.rvalid & axi.rready),
-            read.addr.eq(reads.r_data[:32]),
-            axi.rdata.eq(read.data),
+            reads.w_data.eq(Cat(axi.araddr[shift : shift + 32], due[:32])),
+            reads.r_en.eq((now >= reads.r_data[32:]) & ~self.stall[3]),
+            dram.read_axi.address.eq(reads.r_data[:32] << shift),
+            dram.read_axi.enable.eq(1),
+            axi.rvalid.eq(register_valid(m, reads.r_rdy & reads.r_en)),  # rready is always up
+            axi.rdata.eq(dram.read_axi.data),
             axi.rlast.eq(1),
             axi.awready.eq(addresses.w_rdy & ~self.stall[1]),
             addresses.w_en.eq(axi.awvalid & ~self.stall[1]),
@@ -110,13 +111,24 @@ class IdealMemory(wiring.Component):
             answers.w_data.eq(now - 1 + self.latency - 5),  # both came in the cycle before
             axi.bvalid.eq(answers.r_rdy & (now >= answers.r_data) & ~self.stall[4]),
             answers.r_en.eq(axi.bvalid & axi.bready),
-            write.addr.eq(Mux(self.fill, self.address, addresses.r_data)),
-            write.data.eq(Mux(self.fill, self.fill_data, beats.r_data[: 8 * size])),
-            write.en.eq(Mux(self.fill, C(1, 1).replicate(size), Mux(both, strobes, 0))),
-            look.addr.eq(self.address),
-            self.data.eq(look.data),
+            dram.write_axi.address.eq(Mux(self.fill, self.address, addresses.r_data) << shift),
+            dram.write_axi.data.eq(Mux(self.fill, self.fill_data, beats.r_data[: 8 * size])),
+            dram.write_axi.mask.eq(Mux(self.fill, ~0, beats.r_data[8 * size :])),
+            dram.write_axi.enable.eq(self.fill | both),
+            dram.read_look.address.eq(self.address << shift),
+            dram.read_look.enable.eq(1),
+            self.data.eq(dram.read_look.data),
         ]
         return m
+
+
+def register_valid(m, value):
+    """READ_CYCLES later, false from reset on."""
+    for _ in range(READ_CYCLES):
+        later = Signal()
+        m.d.sync += later.eq(value)
+        value = later
+    return value
 
 
 class Source(wiring.Component):
@@ -313,23 +325,26 @@ class Run:
                     words = [entry >> 32 * k & 0xFFFF_FFFF for k in range(width)]
                     table.append((fill, core, i, words))
         fills, looks = len(table), max(DRAM_BURSTS, chip.sram_bytes // size)
-        total = fills + cycles + looks + 2
+        total = fills + cycles + looks + READ_CYCLES
         inputs = {name: np.zeros(total, np.uint32) for name in ("fill", "core", "address", "hold")}
         words = np.zeros((total, width), np.uint32)
         for t, (fill, core, address, some) in enumerate(table):
             inputs["fill"][t], inputs["core"][t], inputs["address"][t] = fill, core, address
             words[t, : len(some)] = some
         inputs["hold"][:fills] = 1
-        inputs["address"][fills + cycles : -2] = np.arange(looks)
+        inputs["address"][fills + cycles : -READ_CYCLES] = np.arange(looks)
         stalls = np.zeros(total, np.uint32)
         stalls[fills : fills + cycles] = stall
         shown = sim.run(**inputs, data=words, stall=stalls)
         self.shown = {name: column[fills : fills + cycles] for name, column in shown.items()}
         self.bus = self.shown["bus"]
         rest = fills + cycles
-        self.dram = _bytes(shown["dram"][rest:])[: DRAM_BURSTS * size]
+        self.dram = _bytes(shown["dram"][rest + READ_CYCLES :])[: DRAM_BURSTS * size]
         self.pads = np.stack(
-            [_bytes(shown[f"pad{c}"][rest + 2 :])[: chip.sram_bytes] for c in range(chip.cores)]
+            [
+                _bytes(shown[f"pad{c}"][rest + READ_CYCLES :])[: chip.sram_bytes]
+                for c in range(chip.cores)
+            ]
         )
         self._times(rows)
 

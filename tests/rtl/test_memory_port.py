@@ -6,7 +6,7 @@ from tests.rtl import dma_streams as streams
 
 from mellivora.errors import SpecError
 from mellivora.isa.encoding import R_CONFIG, R_GAP
-from mellivora.rtl.memory_port import MemoryPort
+from mellivora.rtl.memory_port import check_memory_port
 from mellivora.spec import load_chip
 
 NANO = streams.chip_of(burst=64, dram_latency_cycles=100)
@@ -93,5 +93,5 @@ def test_the_comparison_can_fail(rng):
 )
 def test_a_chip_without_such_a_port_is_refused(changes):
     with pytest.raises(SpecError) as raised:
-        MemoryPort(load_chip("nano").replace(**changes))
+        check_memory_port(load_chip("nano").replace(**changes))
     assert raised.value.code == "MV0120"

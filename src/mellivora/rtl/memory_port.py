@@ -41,7 +41,7 @@ class MemoryPort(wiring.Component):
     has_reset = True
 
     def __init__(self, chip: ChipSpec) -> None:
-        _check(chip)
+        check_memory_port(chip)
         self.chip = chip
         self.module_name = f"memory_port_{chip.name}"
         super().__init__(
@@ -170,7 +170,8 @@ def _chosen(one_hot: Value, values: list[Value]) -> Value:
     return result
 
 
-def _check(chip: ChipSpec) -> None:
+def check_memory_port(chip: ChipSpec) -> None:
+    """Raises SpecError MV0120 for a chip that `MemoryPort` cannot serve."""
     for given, allowed, fits in (
         (
             f"{chip.dram_bursts_num}/{chip.dram_bursts_den} bursts a cycle",
