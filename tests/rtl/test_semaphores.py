@@ -9,7 +9,7 @@ from mellivora.rtl.interfaces import END, FAULT
 from mellivora.rtl.semaphores import OVERFLOW_FAULT, WORKERS, Semaphores
 from mellivora.rtl.simulate import build, pack
 
-OUTSTANDING = 3
+OUTSTANDING = 2
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +22,13 @@ def stacked(layout, rows):
 
 
 def charged(ends, past):
-    """The fault of the first of an engine's ends that posts to a counter past its maximum."""
-    for end in ends:
-        if end["valid"] and past[[end["post0"], end["post1"]]].any():
-            place = {name: end[name] for name in ("pc", "sequence")}
-            return {"valid": 1, "cause": OVERFLOW_FAULT, **place}
-    return {}
+    """The fault of the oldest of an engine's ends that post to a counter past its maximum."""
+    late = [end for end in ends if end["valid"] and past[[end["post0"], end["post1"]]].any()]
+    if not late:
+        return {}
+    oldest = min(late, key=lambda end: end["sequence"])
+    place = {name: oldest[name] for name in ("pc", "sequence")}
+    return {"valid": 1, "cause": OVERFLOW_FAULT, **place}
 
 
 def play(rng, cycles, *, few, start_rate, post_rate):

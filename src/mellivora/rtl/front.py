@@ -8,7 +8,9 @@ from amaranth.hdl import Cat, Module
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from mellivora.isa.encoding import ENGINES, LOAD, PARAMETERS
+from mellivora.isa import latency
+from mellivora.isa.encoding import ENGINES, LOAD, PARAMETERS, STORE
+from mellivora.isa.table import COLLECTIVES, TABLE
 from mellivora.rtl.control import PARAMETER_BITS, WORD_BITS, Control
 from mellivora.rtl.fault_record import RECORD, FaultRecord
 from mellivora.rtl.in_flight import InFlight
@@ -18,6 +20,7 @@ from mellivora.rtl.semaphores import Semaphores
 from mellivora.rtl.sharing import share
 from mellivora.spec import ChipSpec
 
+TRANSFERS = tuple(row.opcode for row in TABLE if row.cost is latency.dma)
 NAMES = tuple(name.lower() for name in ENGINES[LOAD:])
 WORKERS = len(NAMES)
 
@@ -30,6 +33,10 @@ EVENTS = data.StructLayout(
         "holds": WORKERS,  # something has started and not ended
         "ended": data.ArrayLayout(8, WORKERS),  # operations that end in this cycle
         "stall": 1,  # CONTROL waits for a queue
+        "lacks": WORKERS,  # the head misses a token
+        "posters": data.ArrayLayout(WORKERS, WORKERS),  # who posts now what it lacks
+        "moves": 2,  # the head of LOAD, STORE has an issue of its own
+        "together": 1,  # the head of STORE needs all cores
     }
 )
 """What performance counters count, in the cycle in which it happens."""
@@ -142,7 +149,16 @@ class Front(wiring.Component):
             self.events.start.eq(semaphores.start),
             self.events.holds.eq(Cat(flight.busy for flight in flights)),
             self.events.stall.eq(stall & ~stopped),
+            self.events.lacks.eq(semaphores.lacks),
+            self.events.posters.eq(semaphores.posters),
         ]
+        for e, queue in enumerate(queues[:2]):
+            with m.Switch(queue.op.opcode):
+                with m.Case(*TRANSFERS):
+                    m.d.comb += self.events.moves[e].eq(1)
+                if LOAD + e == STORE:
+                    with m.Case(*COLLECTIVES):
+                        m.d.comb += self.events.together.eq(1)
         return m
 
     def _control(self, m: Module, control: Control) -> None:

@@ -4,6 +4,8 @@ The counters are held as bit planes: plane b has bit b of all counters. Posts an
 of 64 bits, and one row of gates for each plane adds them to all counters at once.
 """
 
+from itertools import chain
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -24,10 +26,12 @@ class Semaphores(wiring.Component):
     valid, waits: the heads of the queues, LOAD first; ready: their engines could take them.
     start: they are taken in this cycle, and so are their tokens. Where engines wait for the same
     semaphore the earlier in order has the first choice. stop: nothing starts.
-    ends0 .. ends3: of LOAD, STORE, MATRIX, VECTOR, the oldest first; what they post can be taken
-    in the next cycle.
+    ends0 .. ends3: of LOAD, STORE, MATRIX, VECTOR, in any order; what they post can be taken in the
+    next cycle.
     overflow: for each engine its oldest operation in `ends` that posts to a semaphore which passes
     its maximum by this cycle's posts.
+    lacks: the head misses a token. posters: for each engine, which one posts in this cycle what its
+    head lacks; of two the one that posts to the semaphore with the larger number.
     """
 
     def __init__(self, outstanding: int) -> None:
@@ -46,6 +50,8 @@ class Semaphores(wiring.Component):
                 "waits": In(data.ArrayLayout(WAITS, WORKERS)),
                 "start": Out(WORKERS),
                 "overflow": Out(data.ArrayLayout(FAULT, WORKERS)),
+                "lacks": Out(WORKERS),
+                "posters": Out(data.ArrayLayout(WORKERS, WORKERS)),
                 **ends,
             }
         )
@@ -58,13 +64,16 @@ class Semaphores(wiring.Component):
             [getattr(self, f"ends{e}")[i] for i in range(n)] for e, n in enumerate(self.ends_of)
         ]
         posts = [
-            _mask(m, end.valid, end[name], f"{name}_{e}_{i}")
+            [
+                _mask(m, end.valid, end[name], f"{name}_{e}_{i}")
+                for i, end in enumerate(row)
+                for name in ("post0", "post1")
+            ]
             for e, row in enumerate(ends)
-            for i, end in enumerate(row)
-            for name in ("post0", "post1")
         ]
         left = _subtract(m, planes, _count(m, takes, "takes"))
-        after, over = _add(m, left, _count(m, posts, "posts"))
+        after, over = _add(m, left, _count(m, list(chain(*posts)), "posts"))
+        self._blame(m, posts)
         m.d.sync += [plane.eq(value) for plane, value in zip(planes, after, strict=True)]
         with m.If(self.clear):
             m.d.sync += [plane.eq(0) for plane in planes]
@@ -78,6 +87,7 @@ class Semaphores(wiring.Component):
         taken: list[tuple[Value, Value]] = []  # (started, semaphore) of engines before this one
         always = Const(1, 1)
         masks = []
+        self._lacking: list[list[Value]] = []
         for e in range(WORKERS):
             first, second = self.waits[e].wait0, self.waits[e].wait1
             wanted = [_mask(m, always, n, f"wait_{e}_{j}") for j, n in enumerate((first, second))]
@@ -87,6 +97,10 @@ class Semaphores(wiring.Component):
                 before = sum(others, Const(0)) + (first == second if j else 0)
                 have = Cat(*((row & wanted[j]).any() for row in enough[: 2 * e + j + 1]))
                 tokens.append((number == 0) | have.bit_select(before, 1))
+            m.d.comb += self.lacks[e].eq(~(tokens[0] & tokens[1]))
+            self._lacking.append(
+                [Mux(token, 0, mask) for token, mask in zip(tokens, wanted, strict=True)]
+            )
             start = wire(
                 m, self.valid[e] & self.ready[e] & tokens[0] & tokens[1] & ~self.stop, f"start{e}"
             )
@@ -96,16 +110,42 @@ class Semaphores(wiring.Component):
                 masks.append(Mux(start, mask, 0))
         return masks
 
+    def _blame(self, m: Module, posts: list[list[Value]]) -> None:
+        """Drives `posters`."""
+        by = []
+        for e, row in enumerate(posts):
+            mask = row[0]
+            for other in row[1:]:
+                mask = mask | other
+            by.append(wire(m, mask, f"posts_of_{e}"))
+        for e, lacking in enumerate(self._lacking):
+            first, second = (Cat((mask & posted).any() for posted in by) for mask in lacking)
+            waits = self.waits[e]
+            ahead = first.any() & (~second.any() | (waits.wait0 > waits.wait1))
+            m.d.comb += self.posters[e].eq(Mux(ahead, first, second))
+
     def _overflow(self, m: Module, out: data.View, ends: list[data.View], over: Value) -> None:
-        for end in reversed(ends):  # the first one has the last word
+        """Drives the `overflow` of one engine."""
+        oldest: tuple[Value, Value, Value] | None = None
+        for i, end in enumerate(ends):
             past = over.bit_select(end.post0, 1) | over.bit_select(end.post1, 1)
-            with m.If(end.valid & past):
-                m.d.comb += [
-                    out.valid.eq(1),
-                    out.cause.eq(OVERFLOW_FAULT),
-                    out.pc.eq(end.pc),
-                    out.sequence.eq(end.sequence),
-                ]
+            entry = (end.valid & past, end.pc, end.sequence)
+            if oldest is None:
+                oldest = entry
+                continue
+            older = wire(m, entry[0] & (~oldest[0] | (entry[2] < oldest[2])), f"older{i}")
+            oldest = (
+                oldest[0] | entry[0],
+                *(Mux(older, new, old) for new, old in zip(entry[1:], oldest[1:], strict=True)),
+            )
+        assert oldest is not None
+        with m.If(oldest[0]):
+            m.d.comb += [
+                out.valid.eq(1),
+                out.cause.eq(OVERFLOW_FAULT),
+                out.pc.eq(oldest[1]),
+                out.sequence.eq(oldest[2]),
+            ]
 
 
 def _mask(m: Module, enable: Value, number: Value, name: str) -> Value:
