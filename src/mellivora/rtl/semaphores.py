@@ -94,12 +94,22 @@ class Semaphores(wiring.Component):
             tokens = []
             for j, number in enumerate((first, second)):
                 others = [started & (other == number) for started, other in taken]
-                before = sum(others, Const(0)) + (first == second if j else 0)
-                have = Cat(*((row & wanted[j]).any() for row in enough[: 2 * e + j + 1]))
-                tokens.append((number == 0) | have.bit_select(before, 1))
+                others += [first == second] if j else []
+                before = sum(others[1:], others[0]) if others else Const(0)
+                at = f"{e}_{j}"
+                have = wire(
+                    m,
+                    Cat(*((row & wanted[j]).any() for row in enough[: 2 * e + j + 1])),
+                    f"have_{at}",
+                )
+                there = have.bit_select(wire(m, before, f"before_{at}"), 1)
+                tokens.append(wire(m, (number == 0) | there, f"token_{at}"))
             m.d.comb += self.lacks[e].eq(~(tokens[0] & tokens[1]))
             self._lacking.append(
-                [Mux(token, 0, mask) for token, mask in zip(tokens, wanted, strict=True)]
+                [
+                    wire(m, Mux(token, 0, mask), f"lacking_{e}_{j}")
+                    for j, (token, mask) in enumerate(zip(tokens, wanted, strict=True))
+                ]
             )
             start = wire(
                 m, self.valid[e] & self.ready[e] & tokens[0] & tokens[1] & ~self.stop, f"start{e}"
@@ -119,7 +129,10 @@ class Semaphores(wiring.Component):
                 mask = mask | other
             by.append(wire(m, mask, f"posts_of_{e}"))
         for e, lacking in enumerate(self._lacking):
-            first, second = (Cat((mask & posted).any() for posted in by) for mask in lacking)
+            first, second = (
+                wire(m, Cat((mask & posted).any() for posted in by), f"posted_{e}_{j}")
+                for j, mask in enumerate(lacking)
+            )
             waits = self.waits[e]
             ahead = first.any() & (~second.any() | (waits.wait0 > waits.wait1))
             m.d.comb += self.posters[e].eq(Mux(ahead, first, second))
@@ -135,8 +148,9 @@ class Semaphores(wiring.Component):
                 continue
             older = wire(m, entry[0] & (~oldest[0] | (entry[2] < oldest[2])), f"older{i}")
             oldest = (
-                oldest[0] | entry[0],
-                *(Mux(older, new, old) for new, old in zip(entry[1:], oldest[1:], strict=True)),
+                wire(m, oldest[0] | entry[0], f"any{i}"),
+                wire(m, Mux(older, entry[1], oldest[1]), f"pc{i}"),
+                wire(m, Mux(older, entry[2], oldest[2]), f"sequence{i}"),
             )
         assert oldest is not None
         with m.If(oldest[0]):
