@@ -68,9 +68,9 @@ class MxQuantise(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         values = [Value.cast(self.x[i]) for i in range(BLOCK)]
-        fields = _largest(m, [x[23:31] for x in values], 4, "few")
+        fields = largest(m, [x[23:31] for x in values], 4, "few")
         fields = [register(m, field, f"few_{i}") for i, field in enumerate(fields)]
-        scale_2 = register(m, _largest(m, fields, 1, "one")[0], "scale_2")
+        scale_2 = register(m, largest(m, fields, 1, "one")[0], "scale_2")
         slices_2 = register(m, self.slices, "slices_2", stages=2)
         slices_6 = register(m, slices_2, "slices_6", stages=4)
         one, two, three = (wire(m, slices_6 == count, f"is_{count}") for count in (1, 2, 3))
@@ -90,7 +90,7 @@ class MxQuantise(wiring.Component):
         return m
 
 
-def _largest(m: Module, fields: list[Value], count: int, name: str) -> list[Value]:
+def largest(m: Module, fields: list[Value], count: int, name: str) -> list[Value]:
     """The largest of each group, `count` groups."""
     while len(fields) > count:
         half = len(fields) // 2
