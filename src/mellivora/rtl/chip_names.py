@@ -1,0 +1,118 @@
+"""The part of the driver that knows the design's names, in C++: for CXXRTL and for Verilator.
+
+Both keep a port's bits from its lowest byte upwards, so a port is a pointer and a number of bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from amaranth.hdl import Value
+from amaranth.lib.wiring import In
+
+from mellivora.spec import ChipSpec
+
+PER_CORE = (
+    ("fetch_address", "fetch_word", "running", "done", "start_valid", "start_sequence")
+    + ("end_valid", "end_sequence")
+)  # fmt: skip
+
+
+def ports(design: Any) -> Iterator[tuple[str, int, bool]]:
+    """(flattened name, width in bits, is an input) of each port."""
+    for path, member, value in design.signature.flatten(design):
+        yield "__".join(map(str, path)), len(Value.cast(value)), member.flow == In
+
+
+def mangle(name: str) -> str:
+    """As write_cxxrtl names it."""
+    return "p_" + name.replace("_", "__")
+
+
+def cxxrtl(design: Any, chip: ChipSpec, *, wave: bool) -> str:
+    """What stands before chip_driver.cpp."""
+    lines = ["#include <cstdio>", "#include <cstring>", "#include <vector>", '#include "design.cc"']
+    lines += ["#define WAVE", "#include <cxxrtl/cxxrtl_vcd.h>"] if wave else []
+    lines += [
+        "template<size_t N> uint8_t* low(cxxrtl::value<N>& v) { return (uint8_t*)v.data; }",
+        "template<size_t N> uint8_t* low(cxxrtl::wire<N>& w) { return (uint8_t*)w.curr.data; }",
+    ]
+    top = f"cxxrtl_design::{mangle(design.module_name)}"
+    evaluate = f"top.{mangle('clk')}.template set<bool>(clock); top.step();"
+    pointers = {name: f"low(top.{mangle(name)})" for name, _, _ in ports(design)}
+    reads = []
+    for memory, place in (("scratchpad", "pads"), ("accumulators", "accs")):
+        for core in range(chip.cores):
+            banked = design.memory_of(memory)
+            for bank in range(banked.banks):
+                cells = (f"core_{core}", memory, f"bank_{bank}")
+                path = "top" + "".join(f".cell_{mangle(cell)}" for cell in cells)
+                source = f"(const uint8_t*){path}.memory_p_data.data[row].data"
+                reads.append((core, place, memory, bank, source))
+    return "\n".join([*lines, _design(design, chip, top, "", evaluate, pointers, reads)])
+
+
+def verilator(design: Any, chip: ChipSpec) -> str:
+    """The same for a model made by `verilator --cc --prefix Vchip`."""
+    lines = ["#include <cstdio>", "#include <cstring>", "#include <vector>", '#include "Vchip.h"',
+             '#include "Vchip___024root.h"', '#include "verilated.h"']  # fmt: skip
+    lines += ["template<class T> uint8_t* low(T& v) { return (uint8_t*)&v; }"]
+    pointers = {name: f"low(top.{name})" for name, _, _ in ports(design)}
+    reads = []
+    for memory, place in (("scratchpad", "pads"), ("accumulators", "accs")):
+        for core in range(chip.cores):
+            for bank in range(design.memory_of(memory).banks):
+                cells = (design.module_name, f"core_{core}", memory, f"bank_{bank}", "data")
+                path = "top.rootp->" + "__DOT__".join(cells)
+                reads.append((core, place, memory, bank, f"(const uint8_t*)&{path}[row]"))
+    evaluate = "top.clk = clock; top.eval();"
+    return "\n".join([*lines, _design(design, chip, "Vchip", "", evaluate, pointers, reads)])
+
+
+def _design(
+    design: Any, chip: ChipSpec, top: str, setup: str, evaluate: str,
+    pointers: dict[str, str], reads: list[tuple[int, str, str, int, str]],
+) -> str:  # fmt: skip
+    widths = {name: -(-width // 8) for name, width, _ in ports(design)}
+    shared = [name for name in widths if name.startswith(("memory__", "control__"))]
+    members = [f"    Port {name}{{{pointers[name]}, {widths[name]}}};" for name in shared]
+    for stem in PER_CORE:
+        each = ", ".join(
+            f"Port{{{pointers[f'{stem}_{core}']}, {widths[f'{stem}_{core}']}}}"
+            for core in range(chip.cores)
+        )
+        members.append(f"    Port {stem}[CORES] = {{{each}}};")
+    code = []
+    for core, place, memory, bank, source in reads:
+        banked = design.memory_of(memory)
+        code.append(
+            f"        if (core == {core}) for (int64_t row = 0; row < {banked.depth}; ++row)"
+            f" copy({place} + core * {banked.size_bytes}LL, (row * {banked.banks} + {bank})"
+            f" * {banked.bank_bytes}LL, {source}, {banked.bank_bytes}, {13 if getattr(banked, 'ecc', False) else 8},"
+            f" {banked.size_bytes}LL);"
+        )
+    ends = design.ends
+    return f"""
+constexpr int CORES = {chip.cores}, ENDS = {ends}, BURST = {chip.dram_burst_bytes};
+struct Port {{
+    uint8_t* at;
+    int bytes;
+    operator uint8_t*() const {{ return at; }}
+}};
+// Bytes of a bank's word; `bits` of each, the data lowest.
+static void copy(uint8_t* to, int64_t first, const uint8_t* word, int bytes, int bits, int64_t size) {{
+    for (int i = 0; i < bytes && first + i < size; ++i) {{
+        const int at = i * bits;
+        to[first + i] = (word[at / 8] | (word[at / 8 + 1 < (bytes * bits + 7) / 8 ? at / 8 + 1 : at / 8] << 8)) >> at % 8;
+    }}
+}}
+struct Design {{
+    {top} top;
+{chr(10).join(members)}
+    void eval(bool clock) {{ {evaluate} }}
+    void memories(int core, uint8_t* pads, uint8_t* accs) {{
+{chr(10).join(code)}
+    }}
+}};
+"""

