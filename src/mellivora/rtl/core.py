@@ -121,7 +121,7 @@ class Core(wiring.Component):
                 place.fault.eq(engine.fault),
                 place.active.eq(engine.active),
             ]
-        self._control(m, front, port)
+        self._control(m, front, port, pad)
         for name in MATRIX_READS:
             _join_read(m, getattr(engines["matrix"], name), getattr(pad, f"read_matrix_{name}"))
         _join_read(m, engines["matrix"].acc_read, sums.read_matrix)
@@ -139,7 +139,7 @@ class Core(wiring.Component):
         self._trace(m, front, engines)
         return m
 
-    def _control(self, m: Module, front: Front, port: ControlPort) -> None:
+    def _control(self, m: Module, front: Front, port: ControlPort, pad: BankedMemory) -> None:
         wiring.connect(m, wiring.flipped(self.control), port.axi)
         m.d.comb += [
             self.wants_run.eq(port.run),
@@ -159,7 +159,15 @@ class Core(wiring.Component):
             self.faulted.eq(front.record.valid),
             port.record.eq(front.record),
             port.done.eq(front.done),
+            port.events.eq(front.events),
+            port.dram_read.eq(self.load.grant),
+            port.dram_write.eq(self.store.grant),
         ]
+        if self.ecc:
+            m.d.comb += [
+                port.ecc_corrected.eq(pad.corrected),
+                port.ecc_uncorrectable.eq(pad.uncorrectable),
+            ]
 
     def _vector(
         self, m: Module, vector: VectorEngine, pad: BankedMemory, sums: BankedMemory
