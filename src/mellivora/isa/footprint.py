@@ -21,7 +21,7 @@ from mellivora.isa.encoding import (
     R_SLOT,
     RESOLVED_FIELDS,
 )
-from mellivora.isa.meaning import matmul_format
+from mellivora.isa.meaning import check_zero_points, matmul_format
 from mellivora.isa.modes import B_DWORDS, B_SCALE_BYTES, BFormat, Deq, Func, Kind, Reduce, Store
 from mellivora.isa.state import Fault
 from mellivora.isa.table import BY_NAME
@@ -160,6 +160,7 @@ _ROWS = int(BFormat.ROWS)
 def _matmul(o: Ints, c: Ints, chip: ChipSpec, limits: Ints | None) -> Footprint:
     acc_row, a, a_scale, _, m, blocks, n, mode = o
     fmt, si, sj = matmul_format(mode)
+    check_zero_points(mode, c)
     columns = chip.columns
     if n > columns or m < 0 or acc_row < 0 or acc_row + m > chip.accumulator_rows:
         raise Fault(5, f"{m} rows at {acc_row}, {n} columns")

@@ -121,6 +121,7 @@ def matmul(core: Core, o: Ints, c: Ints) -> None:
     """acc[row0 + r, col] (+)= sum over blocks ascending, slice pairs in the order of `passes`."""
     acc_row, _, _, _, m, blocks, n, mode = o
     fmt, si, sj = matmul_format(mode)
+    check_zero_points(mode, c)
     accumulate, integer = bool(mode & 256), bool(mode & 512)
     columns = core.chip.columns
     if n > columns or m < 0 or acc_row < 0 or acc_row + m > core.chip.accumulator_rows:
@@ -155,6 +156,15 @@ def matmul_format(mode: int) -> tuple[BFormat, int, int]:
     if mode & 512 and (fmt not in (BFormat.INT8, BFormat.UINT8, BFormat.INT4) or si > 1):
         raise Fault(5, f"matmul mode {mode:#x}: INT32 needs integer operands")
     return BFormat(fmt), si, sj
+
+
+def check_zero_points(mode: int, c: Ints) -> None:
+    """INT32: a code less its zero point must be an operand of 9 bits; else a shape fault."""
+    if not mode & 512:
+        return
+    low, high = (0, 255) if mode & 15 == BFormat.UINT8 else (-128, 127)
+    if not (0 <= c[6] <= 256 and low <= c[7] <= high):
+        raise Fault(5, f"zero points {c[6]} - 1 and {c[7]}")
 
 
 def _int_matmul(core: Core, o: Ints, c: Ints, fmt: BFormat, out: Array, accumulate: bool) -> None:

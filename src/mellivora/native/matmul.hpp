@@ -12,6 +12,10 @@ inline void plan_matmul(const Core& core, const int64_t* o, const int64_t* confi
   if (format > BFormat::ROWS || !si || !sj || mode >> 10) throw Illegal();
   if (sj > 1 && format != BFormat::MX8 && format != BFormat::ROWS) throw Illegal();
   if (mode & 512 && (!integers || si > 1)) throw Illegal();
+  if (mode & 512) {  // a code less its zero point is an operand of 9 bits
+    const int64_t low = format == BFormat::UINT8 ? 0 : -128;
+    if (config[6] < 0 || config[6] > 256 || config[7] < low || config[7] > low + 255) throw Illegal();
+  }
   if (n > core.columns || m < 0 || acc_row < 0 || acc_row + m > core.accumulator_rows) throw Illegal();
   job.format = format, job.a_slices = si, job.b_slices = sj;
   job.accumulate = mode & 256;

@@ -91,6 +91,7 @@ class MatrixCheck(wiring.Component):
     def _shape(self, op: object) -> object:
         """As `isa.footprint` and `meaning.matmul_format` have it."""
         chip = self.chip
+        unsigned, zero = op.format == BFormat.UINT8, op.b_zero
         integer = op.integer & (~is_one_of(op.format, INTEGERS) | (op.a_slices > 1))
         return Cat(
             op.n > chip.columns,
@@ -103,6 +104,8 @@ class MatrixCheck(wiring.Component):
             (op.b_slices > 1) & ~is_one_of(op.format, MULTI_SLICE),
             op.more_mode.any(),
             integer,
+            op.integer & ((op.a_zero < 0) | (op.a_zero > 256)),
+            op.integer & Mux(unsigned, (zero < 0) | (zero > 255), (zero < -128) | (zero > 127)),
         ).any()
 
     def _regions(self, m: Module, op: object) -> list[data.View | object]:

@@ -204,7 +204,7 @@ class Moves:
             m, n = min(m, rows), min(n, width)
         if m <= 0 or n <= 0:
             slots = [row, garbage(pick), garbage(pick), garbage(pick), m, blocks, n]
-            config = [garbage(pick) for _ in range(6)] + self._zeros(int32)
+            config = [garbage(pick) for _ in range(6)] + self._zeros(fmt, int32)
             mode = matmul_mode(fmt, a_slices=si, b_slices=sj, accumulate=accumulate, int32=int32)
             return make("matmul", [*slots, mode], config)
         k = max(blocks, 0)
@@ -216,15 +216,16 @@ class Moves:
         a_scale = self._source((m - 1) * scale_stride + k, SCALES)
         b, pitch, first, pace = self._weights(fmt, sj, k, n)
         mode = matmul_mode(fmt, a_slices=si, b_slices=sj, accumulate=accumulate, int32=int32)
-        config = [a_stride, a_plane, scale_stride, pitch, first, pace, *self._zeros(int32)]
+        config = [a_stride, a_plane, scale_stride, pitch, first, pace, *self._zeros(fmt, int32)]
         return make("matmul", (row, a, a_scale, b, m, blocks, n, mode), config)
 
-    def _zeros(self, int32: bool) -> list[int]:
+    def _zeros(self, fmt: BFormat, int32: bool) -> list[int]:
         pick = self.pick
         if not int32:
             return [garbage(pick), garbage(pick)]
+        low = 0 if fmt == BFormat.UINT8 else -128
         return [pick.choice((0, 1, 129, 256, pick.randint(0, 256))),
-                pick.choice((0, 128, 255, -128, pick.randint(-128, 255)))]  # fmt: skip
+                low + pick.choice((0, 128, 255, pick.randint(0, 255)))]  # fmt: skip
 
     def _source(self, bytes_: int, kind: str) -> int:
         if bytes_ <= 0:
