@@ -24,12 +24,13 @@ from mellivora.isa.encoding import (
 )
 from mellivora.rtl.axi import axi4
 from mellivora.rtl.banked_memory import BankedMemory
+from mellivora.rtl.exchange import Exchange
 from mellivora.rtl.interfaces import ADDRESS_BITS, OPERATION, READ_CYCLES
 from mellivora.rtl.load_engine import LoadEngine
 from mellivora.rtl.memory_port import MemoryPort
 from mellivora.rtl.sharing import share
 from mellivora.rtl.simulate import build
-from mellivora.rtl.store_engine import StoreEngine
+from mellivora.rtl.store_engine import StoreEngine, store_read_bytes
 from mellivora.sim.timing import ENGINE_OF
 
 DRAM_BURSTS = 512
@@ -209,6 +210,7 @@ class Bench(wiring.Component):
         size = self.chip.dram_burst_bytes
         m.submodules.port = port = MemoryPort(self.chip)
         m.submodules.memory = ideal = IdealMemory(self.chip.dram_latency_cycles, size)
+        m.submodules.network = network = Exchange(self.chip)
         wiring.connect(m, port.axi, ideal.axi)
         now = Signal(32)
         with m.If(~self.hold):
@@ -226,8 +228,12 @@ class Bench(wiring.Component):
             pad = BankedMemory(
                 self.chip.sram_bytes,
                 banks=self.chip.sram_banks,
-                reads={"store": size, "test": size},
-                writes={"load": size, "test": size},
+                reads={"store": store_read_bytes(self.chip), "test": size},
+                writes={
+                    "load": size,
+                    "exchange": self.chip.exchange_bytes_per_cycle,
+                    "test": size,
+                },
             )
             m.submodules[f"pad{core}"] = share(pad)
             mine = self.core == core
@@ -244,6 +250,8 @@ class Bench(wiring.Component):
             m.submodules[f"load{core}"], m.submodules[f"store{core}"] = share(load), share(store)
             wiring.connect(m, load.write, pad.write_load)
             wiring.connect(m, store.read, pad.read_store)
+            wiring.connect(m, store.exchange, network.links[core])
+            wiring.connect(m, store.exchange_write, pad.write_exchange)
             for engine, name, fill, links in (
                 (load, "load", FILL_LOAD, port.loads),
                 (store, "store", FILL_STORE, port.stores),

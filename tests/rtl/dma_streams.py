@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tests.rtl.dma_bench import DRAM_BURSTS, Run
 
-from mellivora.isa import latency
+from mellivora.isa import latency, meaning
 from mellivora.isa.encoding import (
     DRAM_UNIT_BYTES,
     LOAD,
@@ -18,7 +18,7 @@ from mellivora.isa.encoding import (
     STORE,
 )
 from mellivora.isa.state import Core
-from mellivora.isa.table import BY_NAME, BY_OPCODE
+from mellivora.isa.table import BY_NAME, BY_OPCODE, COLLECTIVES
 from mellivora.sim import timing
 from mellivora.sim.stepped import Stepped
 from mellivora.spec import load_chip
@@ -116,14 +116,51 @@ def stream(rng, chip, core, count):
 
 
 def with_common(rng, streams, make, count):
-    """Puts `count` operations into every stream, in the same order, at places of its own."""
+    """Puts `count` operations into every stream, in the same order, at places of its own.
+
+    make() gives one operation as a row for each core.
+    """
     whole = [list(one) for one in streams]
     common = [make() for _ in range(count)]
-    for mine in whole:
+    for core, mine in enumerate(whole):
         places = np.sort(rng.integers(0, len(mine) + 1, count))
         for place, rows in reversed(list(zip(places, common))):
-            mine.insert(place, rows.copy())
+            mine.insert(place, rows[core].copy())
     return [np.stack(mine) for mine in whole]
+
+
+def multicast(rng, chip):
+    """One LOADM of every core."""
+    return [transfer(rng, "loadm", chip, 0)] * chip.cores
+
+
+def collective(rng, chip):
+    """An EXCH or BARRIER of every core. EXCH takes from the third quarter of the scratchpad, which
+    STORE reads, and fills the last one; sizes are common, places and strides are not."""
+    if rng.random() < 0.3:
+        return [row("barrier")] * chip.cores
+    width, quarter = chip.exchange_bytes_per_cycle, chip.sram_bytes // 4
+    if rng.random() < 0.1:
+        wild = rng.integers(-(2**31), 2**31, 7)
+        wild[rng.choice([2, 4])] = rng.choice([0, -3])
+        return [row("exch", wild)] * chip.cores
+    size = int(rng.choice([1, width, width + 1, int(rng.integers(1, 3 * width))]))
+    rows = int(rng.integers(1, 5))
+    found = []
+    for _ in range(chip.cores):
+        src_row = int(rng.choice([0, size, int(rng.integers(3 * width))]))
+        src = 2 * quarter + int(rng.integers(quarter - (rows - 1) * src_row - size + 1))
+        slack = int(rng.integers(width))
+        if rng.random() < 0.5:  # rows of all cores side by side
+            stride, dst_row = size, size * chip.cores + slack
+        else:
+            stride, dst_row = (size + slack) * rows, size + slack
+        extent = (chip.cores - 1) * stride + (rows - 1) * dst_row + size
+        dst = 3 * quarter + int(rng.integers(quarter - extent + 1))
+        if rng.random() < 0.3:  # the last core's part lowest
+            dst, stride = dst + (chip.cores - 1) * stride, -stride
+        found.append(row("exch", [dst, src, size, stride, rows, dst_row, src_row]))
+    return found
 
 
 def memories(rng, chip):
@@ -150,12 +187,22 @@ def expected_memories(rows, chip, dram, pads):
     cores = [Core(chip, dram, windows_of(chip), index) for index in range(chip.cores)]
     for core, pad in zip(cores, pads):
         core.scratchpad = pad
-    for core, mine in zip(cores, rows):
-        for one in mine.tolist():
-            meaning = BY_OPCODE[one[R_OPCODE]].meaning
-            if meaning:
-                meaning(core, one[R_SLOT:R_CONFIG], one[R_CONFIG : R_CONFIG + 8])
-    return dram, pads
+    lanes = [iter(mine.tolist()) for mine in rows]
+    while True:
+        at = [_to_collective(core, lane) for core, lane in zip(cores, lanes)]
+        if not any(at):
+            return dram, pads
+        if at[0][R_OPCODE] == BY_NAME["exch"].opcode:
+            meaning.exchange(cores, [one[R_SLOT:R_CONFIG] for one in at])
+
+
+def _to_collective(core, lane):
+    """Performs rows up to the next collective, which it returns, or None."""
+    for one in lane:
+        if one[R_OPCODE] in COLLECTIVES:
+            return one
+        BY_OPCODE[one[R_OPCODE]].meaning(core, one[R_SLOT:R_CONFIG], one[R_CONFIG:])
+    return None
 
 
 def check(rng, chip, rows, *, stall=None):

@@ -16,14 +16,15 @@ PAIR = streams.chip_of(cores=2, outstanding_transfers=4, dram_gbps=16, dram_late
 SLOW_PAIR = streams.chip_of(cores=2, outstanding_transfers=3, dram_gbps=4, dram_latency_cycles=41)
 
 
-def multicasts(rng, chip, count):
-    """The same LOADMs for every core, but each core has its own gaps and places."""
-
-    def one():
-        return streams.transfer(rng, "loadm", chip, 0)
-
+def together(rng, chip, count):
+    """Streams of all cores with LOADMs, EXCHs and BARRIERs, to which they come when they can."""
     rows = [streams.stream(rng, chip, core, count) for core in range(chip.cores)]
-    rows = streams.with_common(rng, rows, one, count // 6)
+
+    def common():
+        some = streams.multicast if rng.random() < 0.6 else streams.collective
+        return some(rng, chip)
+
+    rows = streams.with_common(rng, rows, common, count // 4)
     for mine in rows:
         mine[:, R_GAP] = np.maximum(mine[:, R_GAP], rng.integers(1, 4, len(mine)))
     return rows
@@ -38,15 +39,15 @@ def test_one_core_at_an_eighth_of_a_burst(rng):
     streams.check(rng, NANO, [streams.stream(rng, NANO, 0, 60)])
 
 
-def test_two_cores_with_multicasts_at_a_burst_a_cycle(rng):
-    rows = multicasts(rng, PAIR, 200)
+def test_two_cores_at_a_burst_a_cycle(rng):
+    rows = together(rng, PAIR, 200)
     assert sum(streams.bursts(mine, PAIR) for mine in rows) > 1000
     streams.check(rng, PAIR, rows)
 
 
 def test_operations_dispatched_at_once(rng):
     """Queues are never empty: all that limits is the port and what may be in flight."""
-    rows = multicasts(rng, PAIR, 120)
+    rows = together(rng, PAIR, 120)
     for mine in rows:
         mine[:, R_GAP] = 1
     streams.check(rng, PAIR, rows)
@@ -57,13 +58,13 @@ def test_operations_dispatched_at_once(rng):
 def test_longer_streams(chip, rng):
     for _ in range(20):
         several = chip.cores > 1
-        rows = multicasts(rng, chip, 200) if several else [streams.stream(rng, chip, 0, 200)]
+        rows = together(rng, chip, 200) if several else [streams.stream(rng, chip, 0, 200)]
         streams.check(rng, chip, rows)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.8])
 def test_a_busy_bus_loses_and_doubles_nothing(share, rng):
-    streams.check(rng, PAIR, multicasts(rng, PAIR, 60), stall=busy_bus(rng, share))
+    streams.check(rng, PAIR, together(rng, PAIR, 60), stall=busy_bus(rng, share))
 
 
 def test_the_comparison_can_fail(rng):

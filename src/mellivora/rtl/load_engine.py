@@ -58,7 +58,7 @@ class LoadEngine(wiring.Component):
             is_sync.eq(self.op.opcode == BY_NAME["lsync"].opcode),
             self.ready.eq(~issue.busy & flight.room & ~self.fault.valid),
         ]
-        join_issue(m, self, issue, flight, walker, is_sync)
+        join_issue(m, self, issue, flight, walker, is_sync, C(0))
 
         # What a beat on its way will need, in order of the requests.
         fragment = walker.fragment
@@ -102,8 +102,12 @@ def join_issue(
     flight: DmaFlight,
     walker: DmaWalker,
     is_sync: Value,
+    is_other: Value,
 ) -> None:
-    """Start, issue, verdict and end of a transfer or sync, alike in LOAD and STORE."""
+    """Start, issue, verdict and end of a transfer or sync, alike in LOAD and STORE.
+
+    is_other: `op` is neither, and no matter of theirs.
+    """
     pc, sequence = Signal.like(engine.op.pc), Signal.like(engine.op.sequence)
     with m.If(engine.start):
         m.d.sync += [pc.eq(engine.op.pc), sequence.eq(engine.op.sequence)]
@@ -112,12 +116,12 @@ def join_issue(
         m.d.sync += engine.fault.eq(Cat(1, issue.cause, pc, sequence))
     m.d.comb += [
         issue.op.eq(engine.op),
-        issue.start.eq(engine.start & ~is_sync),
+        issue.start.eq(engine.start & ~is_sync & ~is_other),
         engine.window.eq(issue.window),
         issue.base.eq(engine.base),
         issue.limit.eq(engine.limit),
         flight.op.eq(engine.op),
-        flight.start.eq(engine.start),
+        flight.start.eq(engine.start & ~is_other),
         flight.sync.eq(is_sync),
         flight.issued.eq(issue.done & ~faulty),
         flight.empty.eq(issue.empty),
