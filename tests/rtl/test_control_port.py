@@ -8,8 +8,9 @@ import pytest
 from amaranth.sim import Simulator
 
 from mellivora.rtl.axi import OKAY
-from mellivora.rtl.control_port import SLAVE_ERROR, WINDOW, ControlPort
+from mellivora.rtl.control_port import SLAVE_ERROR, ControlPort
 from mellivora.rtl.counters import COUNTERS
+from mellivora.rtl.interfaces import ADDRESS_BITS
 from mellivora.rtl.registers import (
     ADDRESS,
     CORE_STRIDE_BYTES,
@@ -193,7 +194,7 @@ def test_registers_and_protocol(rng):
         for j, part in enumerate(("base", "limit")):
             words = [model.get(ADDRESS[f"window_{WINDOW_WORDS[2 * j + k]}"] + 16 * i, 0)
                      for k in range(2)]  # fmt: skip
-            assert final[part, i] == (words[0] | words[1] << 32) & (1 << WINDOW[part].width) - 1
+            assert final[part, i] == (words[0] | words[1] << 32) & (1 << ADDRESS_BITS) - 1
     first = ADDRESS["parameters"]
     assert parameters == {(a - first) // 4: v for a, v in model.items() if a >= first}
     assert {SLAVE_ERROR, OKAY} == set(seen)

@@ -1,7 +1,7 @@
 """The control port of a core: an AXI4-Lite slave before its registers (`registers.REGISTERS`)."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from mellivora.isa.encoding import PARAMETERS
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 SLAVE_ERROR = 2
-WINDOW = data.StructLayout({"base": ADDRESS_BITS, "limit": ADDRESS_BITS})
+WINDOW = wiring.Signature({"base": Out(ADDRESS_BITS), "limit": Out(ADDRESS_BITS)})
 
 
 def control_signature() -> wiring.Signature:
@@ -69,7 +69,7 @@ class ControlPort(wiring.Component):
                 "parameter_write": Out(1),
                 "parameter_address": Out(PARAMETER_BITS),
                 "parameter_data": Out(32),
-                "windows": Out(data.ArrayLayout(WINDOW, chip.windows)),
+                "windows": Out(WINDOW).array(chip.windows),
                 "record": In(RECORD),
                 "done": In(1),
                 "events": In(EVENTS),
@@ -148,16 +148,20 @@ class ControlPort(wiring.Component):
         first = ADDRESS[f"window_{WINDOW_WORDS[0]}"]
         low = ADDRESS_BITS - 32
         for i in range(self.chip.windows):
-            row = self.windows[i]
             at = first + i * WORD_BYTES * len(WINDOW_WORDS)
+            words = [
+                Signal(low if j & 1 else 32, name=f"window{i}_{part}")
+                for j, part in enumerate(WINDOW_WORDS)
+            ]
             with m.If(address[4:] == at >> 4):
                 m.d.comb += known.eq(1)
-                for j, part in enumerate(("base", "limit")):
-                    target = getattr(row, part)
-                    with m.If(write & (address[2:4] == 2 * j)):
-                        m.d.sync += target[:32].eq(value)
-                    with m.If(write & (address[2:4] == 2 * j + 1)):
-                        m.d.sync += target[32:].eq(value[:low])
+                for j, word in enumerate(words):
+                    with m.If(write & (address[2:4] == j)):
+                        m.d.sync += word.eq(value)
+            m.d.comb += [
+                self.windows[i].base.eq(Cat(*words[:2])),
+                self.windows[i].limit.eq(Cat(*words[2:])),
+            ]
         return known
 
     def _read(self, m: Module, counters: Counters) -> None:

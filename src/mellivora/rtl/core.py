@@ -206,7 +206,7 @@ class Core(wiring.Component):
             with m.Switch(asked):
                 for i in range(self.chip.windows):
                     with m.Case(i):
-                        m.d.comb += row.eq(port.windows[i][part])
+                        m.d.comb += row.eq(getattr(port.windows[i], part))
             m.d.comb += getattr(engine, part).eq(register(m, row, f"{name}_{part}", stages=2))
 
     def _trace(self, m: Module, front: Front, engines: dict[str, wiring.Component]) -> None:
