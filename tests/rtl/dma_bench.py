@@ -250,7 +250,7 @@ class Bench(wiring.Component):
             m.submodules[f"load{core}"], m.submodules[f"store{core}"] = share(load), share(store)
             wiring.connect(m, load.write, pad.write_load)
             wiring.connect(m, store.read, pad.read_store)
-            wiring.connect(m, store.exchange, network.links[core])
+            wiring.connect(m, store.exchange, network.cores[core])
             wiring.connect(m, store.exchange_write, pad.write_exchange)
             for engine, name, fill, links in (
                 (load, "load", FILL_LOAD, port.loads),

@@ -33,11 +33,11 @@ class Exchange(wiring.Component):
         check_exchange(chip)
         self.chip = chip
         self.module_name = f"exchange_{chip.name}"
-        super().__init__({"links": In(exchange_link(chip)).array(chip.cores)})
+        super().__init__({"cores": In(exchange_link(chip)).array(chip.cores)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        links, first = self.links, self.links[0]
+        links, first = self.cores, self.cores[0]
         width = self.chip.exchange_bytes_per_cycle
         together = Cat(link.waits & (link.moves == first.moves) for link in links).all()
         differs = Cat(
