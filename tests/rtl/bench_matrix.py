@@ -202,7 +202,10 @@ def random_matmul(memory: Memory, **given: object) -> list[int] | None:
         config = [a_stride, a_plane, a_scale_stride, pitch, first, pace]
     low, high = (0, 255) if fmt == BFormat.UINT8 else (-128, 127)
     low, high = (-8, 7) if fmt == BFormat.INT4 else (low, high)
-    zeros = [int(rng.choice([0, 1, 130, 256])), int(rng.choice([0, low, high, 3]))]
+    zeros = [
+        int(rng.choice([0, 1, 130, 256])),
+        int(rng.choice([0, low, high, 3])),
+    ]
     slots = [acc_row, a, a_scale, b, m, blocks, n, mode]
     return row_of("matmul", slots, config + zeros)
 
@@ -283,7 +286,7 @@ def schedule(row: list[int], chip: ChipSpec) -> tuple[dict, dict]:
                 width = min(B_SCALE_BYTES[fmt], 2)
                 b0 = b + block * c[5] + 4 * dwords * b_slices * pitch + width * c[4]
                 one = {"b0": b0, "b1": b0 + 2 * pitch, "is_scale": 1}
-            loads[at + index] = one | {"load_index": index, "load_slice": j}
+            loads[at + index] = one | {"load_index": index}
 
     pairs = [(k, i, j) for k in range(blocks) for i, j in passes(a_slices, b_slices)]
     at, loaded, before = 1 + load, True, 0

@@ -9,7 +9,7 @@ from mellivora.isa.meaning import _b_codes, _b_scales
 from mellivora.isa.modes import B_DWORDS, B_SCALE_BYTES, BFormat
 from mellivora.isa.state import Core
 from mellivora.rtl.b_column import B_CONTROL, BColumn
-from mellivora.rtl.b_control import FRACTION_BITS, HALF, SCALED, UNSIGNED
+from mellivora.rtl.b_control import FRACTION_BITS, HALF, SCALED
 from mellivora.rtl.b_unpack import FLOATING, NIBBLES, SIX_GROUPS, SIX_ORDER
 from mellivora.rtl.dot32 import CODE_BITS
 from mellivora.rtl.simulate import build, pack, unpack
@@ -46,15 +46,15 @@ def slots_of(fmt, dword):
     return sum(0xF << 4 * group for group in groups)
 
 
-def lines_of(fmt, data, j, zero):
+def lines_of(fmt, data, j):
     """[(control, dword, rows, scale, minimum)] that bring one block: codes, scale, swap."""
     static = {
         "nibbles": fmt in NIBBLES,
         "floating": fmt in FLOATING,
         "six": fmt == BFormat.MXFP6,
         "less_eight": fmt == BFormat.Q4_0,
-        "is_signed": j == 0 and fmt not in UNSIGNED,
-        "zero": zero,
+        "signed_nibbles": fmt != BFormat.Q4_1,
+        "is_signed": j == 0 and fmt != BFormat.UINT8,
         "rows": fmt == BFormat.ROWS,
         "half": fmt in HALF,
         "unit": fmt not in SCALED,
@@ -83,20 +83,19 @@ def test_codes_and_scales(fmt, j, rng):
     """What the golden model reads of a memory with these bytes, n = pitch = 1."""
     if j and fmt not in (BFormat.MX8, BFormat.ROWS):
         j = 0
-    zero = int(rng.integers(-8, 8)) if fmt in (BFormat.INT8, BFormat.INT4) else 0
     dwords, scale_bytes = B_DWORDS[fmt], B_SCALE_BYTES[fmt]
     size = 32 if fmt == BFormat.ROWS else 4 * dwords
     lines, ends, codes, scales, minima = [], [], [], [], []
     for _ in range(BLOCKS):
         data = rng.integers(0, 256, size + 4, np.uint8)
-        lines += lines_of(fmt, data, j, zero)
+        lines += lines_of(fmt, data, j)
         ends.append(len(lines))
         core = Core(CHIP, np.zeros(0, np.uint8), [])
         core.scratchpad[j * size : (j + 1) * size] = data[:size]
         core.scratchpad[(j + 1) * size : (j + 1) * size + 4] = data[-4:]
         o = [0, 0, 0, 0, 1, 1, 1, 0]
         c = [0, 0, 0, 1, 32 if fmt == BFormat.ROWS else 0, 0, 0, 0]
-        codes.append(_b_codes(core, o, c, fmt, 0, j)[0] - zero)
+        codes.append(_b_codes(core, o, c, fmt, 0, j)[0])
         with np.errstate(all="ignore"):
             scale, minimum = _b_scales(core, o, c, fmt, 0, j, j + 1)
         scales.append(scale[0, 0]), minima.append(minimum[0, 0])
@@ -124,11 +123,11 @@ def test_shown_holds_while_the_next_comes_in(rng):
     """Before `swap`, and in its own cycle, the old block is shown; a dword in that cycle counts
     for the next."""
     first, second = rng.integers(0, 256, (2, 36), np.uint8)
-    lines = lines_of(BFormat.INT8, first, 0, 0)[:-1]
-    swap_and_first = list(lines_of(BFormat.INT8, second, 0, 0)[0])
+    lines = lines_of(BFormat.INT8, first, 0)[:-1]
+    swap_and_first = list(lines_of(BFormat.INT8, second, 0)[0])
     plain = {"is_signed": 1, "unit": 1}
     swap_and_first[0] = control(**plain, swap=1, slots=0xF)
-    lines += [tuple(swap_and_first), *lines_of(BFormat.INT8, second, 0, 0)[1:]]
+    lines += [tuple(swap_and_first), *lines_of(BFormat.INT8, second, 0)[1:]]
     names = ("control", "dword", "rows", "half_scale", "half_minimum")
     inputs = {name: np.array([line[i] for line in lines] * 2) for i, name in enumerate(names)}
     got = unpack(sim().run(**inputs)["b"], CODE_BITS, 32)

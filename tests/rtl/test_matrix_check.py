@@ -66,7 +66,7 @@ def test_one_field_wrong(rng):
     """One slot or stride of a legal operation made large, negative, or a little off."""
     rows = legal_rows(rng, 3000)
     for row in rows:
-        field = int(rng.choice([*range(R_SLOT, R_SLOT + 8), *range(R_CONFIG, R_CONFIG + 6)]))
+        field = int(rng.choice([*range(R_SLOT, R_SLOT + 8), *range(R_CONFIG, R_CONFIG + 8)]))
         row[field] = int(
             rng.choice(
                 [

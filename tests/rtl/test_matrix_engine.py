@@ -149,6 +149,7 @@ def test_few_rows(m, blocks, rng):
     play(NANO, rows, pad, accumulators)
 
 
+@pytest.mark.nightly
 def test_wider_chip(rng):
     rows, pad, accumulators = batch(MICRO, rng, 60)
     play(MICRO, rows, pad, accumulators)

@@ -29,11 +29,12 @@ def test_results_are_taken_up_again(distance, rng):
     first = 12  # a block of ones is in place by then
     a[first : first + STEPS, 0] = rng.integers(-100, 100, STEPS)
     acc = rng.integers(0, 1 << 20, total).astype(np.uint32)
+    correction = rng.integers(-(1 << 20), 1 << 20, total)
     source = np.full(total, Source.MEMORY)
     due = first + ACC_STAGE[INTEGER]
     source[due + distance :] = Source.RESULT + distance - ACCUMULATE_CYCLES
     source[due] = Source.ZERO
-    ones = {"is_signed": 1, "unit": 1}
+    ones = {"unit": 1}
     rows = [control(**ones, slots=0xF << 4 * d) for d in range(8)] + [control(**ones, swap=1)]
     rows += [control(**ones)] * (total - len(rows))
     out = build(MatrixLane()).run(
@@ -49,11 +50,12 @@ def test_results_are_taken_up_again(distance, rng):
         source=source,
         keep=1,
         acc=acc,
+        correction=correction,
     )["q"]
     expected = np.zeros(STEPS, np.int64)
     for step in range(STEPS):
         begin = 0 if not step else int(acc[due + step])
         before = expected[step - distance] if step >= distance else begin
-        expected[step] = before + a[first + step, 0]
+        expected[step] = before + a[first + step, 0] + correction[due + step]
     shown = out[first + COLUMN_STAGES[INTEGER] :][:STEPS]
     np.testing.assert_array_equal(shown, expected.astype(np.uint32))

@@ -1,13 +1,13 @@
 """One column's block of operand B: comes in dword by dword while the one before is multiplied."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from mellivora.numerics import BLOCK
 from mellivora.numerics.formats import E8M0_BIAS
-from mellivora.rtl.b_unpack import LANES, UNPACK, unpack
-from mellivora.rtl.dot32 import CODE_BITS, CODES
+from mellivora.rtl.b_unpack import LANES, STORED_BITS, UNPACK, unpack
+from mellivora.rtl.dot32 import CODES
 from mellivora.rtl.e8m0 import e8m0_value
 from mellivora.rtl.pipeline import wire
 from mellivora.rtl.widen import f16_value
@@ -21,6 +21,7 @@ B_CONTROL = data.StructLayout(
         "half": 1,  # scales are FP16, not E8M0
         "unit": 1,  # there are none: 1
         "offset": 1,  # Q4_1
+        "is_signed": 1,  # with swap: its bytes are
         "swap": 1,  # the block that is complete is multiplied from the next cycle on
         "shift": 5,  # its scale is divided by 2^shift (E8M0)
     }
@@ -51,7 +52,7 @@ class BColumn(wiring.Component):
         word = wire(m, Mux(control.rows, self.rows, self.dword), "word")
         low, high = unpack(m, word, control.unpack)
         next_codes, codes = (
-            [Signal(signed(CODE_BITS), name=f"{name}_{i}", reset_less=True) for i in range(BLOCK)]
+            [Signal(STORED_BITS, name=f"{name}_{i}", reset_less=True) for i in range(BLOCK)]
             for name in ("next", "code")
         )
         for i, code in enumerate(next_codes):
@@ -67,16 +68,18 @@ class BColumn(wiring.Component):
         power = e8m0_value(
             m, wire(m, Mux(control.unit, E8M0_BIAS, scale[:8]), "power"), control.shift, "scale"
         )
+        is_signed = Signal(reset_less=True)
         shown, shown_minimum = Signal(32, reset_less=True), Signal(32, reset_less=True)
         with m.If(control.swap):
+            m.d.sync += [code.eq(following) for code, following in zip(codes, next_codes)]
             m.d.sync += [
-                Cat(codes).eq(Cat(next_codes)),
+                is_signed.eq(control.is_signed),
                 shown.eq(Mux(control.half, f16_value(m, scale, "half"), power)),
             ]
             with m.If(control.offset):
                 m.d.sync += shown_minimum.eq(f16_value(m, minimum, "minimum"))
         m.d.comb += [
-            self.b.eq(Cat(codes)),
+            self.b.eq(Cat(Cat(code, code[-1] & is_signed) for code in codes)),
             self.sb.eq(shown),
             self.minimum.eq(shown_minimum),
         ]

@@ -23,7 +23,6 @@ FRACTION_BITS = {
 }
 SCALED = frozenset(fmt for fmt, count in B_SCALE_BYTES.items() if count)
 HALF = frozenset(fmt for fmt, count in B_SCALE_BYTES.items() if count >= 2)
-UNSIGNED = frozenset({BFormat.UINT8, BFormat.Q4_1})
 
 
 def b_control(
@@ -61,7 +60,6 @@ def b_control(
 
     is_six = op.format == BFormat.MXFP6
     one_byte = by_format(m, op.format, {**dict.fromkeys(BFormat, 0), **FRACTION_BITS}, "fraction")
-    first = register(m, step.load_slice == 0, "first_slice", stages=READ_CYCLES)
     control = Signal(B_CONTROL)
     m.d.comb += [
         control.unpack.nibbles.eq(is_one_of(op.format, NIBBLES)),
@@ -70,14 +68,14 @@ def b_control(
         control.unpack.six_carry.eq(six_carry),
         control.unpack.six_upper.eq(six_upper),
         control.unpack.less_eight.eq(op.format == BFormat.Q4_0),
-        control.unpack.is_signed.eq(first & ~is_one_of(op.format, UNSIGNED)),
-        control.unpack.zero.eq(Mux(op.integer, op.b_zero, 0)),
+        control.unpack.signed_nibbles.eq(op.format != BFormat.Q4_1),
         control.rows.eq(op.format == BFormat.ROWS),
         control.slots.eq(slots),
         control.scale.eq(scale_2),
         control.half.eq(is_one_of(op.format, HALF) & ~refill),
         control.unit.eq(~is_one_of(op.format, SCALED) | refill),
         control.offset.eq(op.format == BFormat.Q4_1),
+        control.is_signed.eq((step.b_slice == 0) & (op.format != BFormat.UINT8)),
         control.swap.eq(swap_2),
         control.shift.eq(one_byte + (step.b_slice << 3)),
     ]

@@ -15,14 +15,15 @@ MXFP6's second half lies in other slots than its codes' numbers say; operand A's
 
 from __future__ import annotations
 
-from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 
 from mellivora.isa.modes import B_DWORDS, BFormat
 from mellivora.numerics import BLOCK
-from mellivora.rtl.dot32 import CODE_BITS
 from mellivora.rtl.pipeline import wire
 
+STORED_BITS = 8
+"""Of a code in a column; whether its top bit is a sign, the block says."""
 LANES = 4
 GROUPS = BLOCK // LANES
 
@@ -39,8 +40,7 @@ UNPACK = data.StructLayout(
         "six_carry": 2,  # bytes of the dword before that begin this group
         "six_upper": 1,  # the second half of a block
         "less_eight": 1,  # Q4_0: codes are nibbles less 8
-        "is_signed": 1,  # bytes or nibbles are
-        "zero": signed(CODE_BITS),  # taken off every code
+        "signed_nibbles": 1,
     }
 )
 
@@ -57,7 +57,7 @@ def _small_float(m: Module, bits: Value, name: str) -> Value:
 
 
 def unpack(m: Module, word: Value, control: data.View) -> tuple[list[Value], list[Value]]:
-    """(low, high): four codes each, signed 9 bits, combinational, of the dword `word`.
+    """(low, high): four codes of 8 bits each, combinational, of the dword `word`.
 
     MXFP6 takes the upper half of the dword a cycle before as well.
     """
@@ -83,10 +83,8 @@ def unpack(m: Module, word: Value, control: data.View) -> tuple[list[Value], lis
             number = _small_float(m, wire(m, number, f"{name}_bits"), name)
             number = Mux(control.six, number, number >> 2)  # E2M1 counts in halves, E2M3 in eighths
             top = nibble[3] ^ control.less_eight
-            whole = Cat(nibble[:3], top, (top & control.is_signed).replicate(5))
-            plain = Cat(byte, byte[7] & control.is_signed)
-            code = Mux(control.floating, number, Mux(control.nibbles, whole, plain).as_signed())
-            less = wire(m, code.as_signed() - control.zero, f"{name}_code")
-            codes.append(less[:CODE_BITS].as_signed())
+            whole = Cat(nibble[:3], top, (top & control.signed_nibbles).replicate(4))
+            code = Mux(control.floating, number, Mux(control.nibbles, whole, byte).as_signed())
+            codes.append(wire(m, code[:STORED_BITS], f"{name}_code"))
         sets.append(codes)
     return sets[0], sets[1]

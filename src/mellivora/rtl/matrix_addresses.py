@@ -85,7 +85,7 @@ class MatrixAddresses(wiring.Component):
         to_scale = wire(m, scaled & (step.load_index == (dwords - 1)), "to_scale")
         # From a block's first dword to its scales: all dwords of all slices, less the first
         # column's dword, more its scale.
-        all_slices = dwords * Mux(op.format == BFormat.MX8, op.b_slices, 1)
+        all_slices = wire(m, dwords * Mux(op.format == BFormat.MX8, op.b_slices, 1), "all_slices")
         less = op.b_plane_or_first * Mux(is_one_of(op.format, HALF), 2, 3)
         scale_at = Signal(32)
         m.d.sync += scale_at.eq(4 * all_slices * op.b_pitch - less)

@@ -113,10 +113,11 @@ class MatrixCheck(wiring.Component):
         rows = wire(m, op.format == BFormat.ROWS, "rows")
         scaled = ~is_one_of(op.format, UNSCALED)
         dwords = by_format(m, op.format, B_DWORDS, "dwords")
-        all_slices = dwords * Mux(op.format == BFormat.MX8, op.b_slices, 1)
+        all_slices = wire(m, dwords * Mux(op.format == BFormat.MX8, op.b_slices, 1), "all_slices")
         scale_bytes = by_format(m, op.format, B_SCALE_BYTES, "scale_bytes")
         four = wire(m, scale_bytes == 4, "four")
-        width = Mux(four, 2, scale_bytes)
+        width = wire(m, Mux(four, 2, scale_bytes), "width")
+        all_bytes = wire(m, 4 * all_slices * op.b_pitch, "all_bytes")
 
         last_a = op.a + by_slice((op.a_slices - 1)[:2], op.a_plane)
         a_bytes = (op.blocks * BLOCK).as_unsigned()
@@ -125,19 +126,20 @@ class MatrixCheck(wiring.Component):
         plane_bytes = (op.b_pitch * (BLOCK - 1) + op.n).as_unsigned()
         planes = {"rows": op.blocks, "row_bytes": plane_bytes, "stride": op.b_pitch * BLOCK}
 
-        code_at = op.b + (op.b_plane_or_first << 2)
-        code_bytes = 4 * (all_slices - 1) * op.b_pitch + 4 * op.n
-        scale_at = op.b + 4 * all_slices * op.b_pitch + width * op.b_plane_or_first
-        scale_row = width * op.n + Mux(four, 2 * op.b_pitch, 0)
+        code_at = wire(m, op.b + (op.b_plane_or_first << 2), "code_at")
+        code_bytes = wire(m, all_bytes - 4 * op.b_pitch + 4 * op.n, "code_bytes")
+        scale_at = wire(m, op.b + all_bytes + width * op.b_plane_or_first, "scale_at")
+        scale_row = wire(m, width * op.n + Mux(four, 2 * op.b_pitch, 0), "scale_row")
+        down = wire(m, op.b_block < 0, "down")
+        pace = wire(m, Mux(down, -op.b_block, op.b_block), "pace")
 
         def of_blocks(address: object, row_bytes: object) -> dict[str, object]:
             """A region of every block. Blocks that go down: its mirror image, which goes up."""
-            down = op.b_block < 0
             return {
                 "address": Mux(down, self.chip.sram_bytes - address - row_bytes, address),
                 "rows": op.blocks,
                 "row_bytes": row_bytes[:ADDRESS_BITS],
-                "stride": Mux(down, -op.b_block, op.b_block),
+                "stride": pace,
             }
 
         def region(name: str, valid: object, **fields: object) -> data.View:

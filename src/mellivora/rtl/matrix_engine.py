@@ -31,7 +31,7 @@ from mellivora.rtl.e8m0 import E8m0Expand
 from mellivora.rtl.interfaces import READ_CYCLES, engine_signature, read_port, write_port
 from mellivora.rtl.matrix_addresses import MatrixAddresses
 from mellivora.rtl.matrix_check import MatrixCheck
-from mellivora.rtl.matrix_column import ACC_STAGE, COLUMN_STAGES, Accumulate
+from mellivora.rtl.matrix_column import ACC_STAGE, COLUMN_STAGES, SUM_STAGE, Accumulate
 from mellivora.rtl.matrix_lane import MatrixLane, Source
 from mellivora.rtl.matrix_operation import UNSCALED, is_one_of, operands, row_rates
 from mellivora.rtl.matrix_sequencer import MatrixSequencer
@@ -98,6 +98,12 @@ class MatrixEngine(wiring.Component):
         codes, sa = self._operand_a(m, op, sequencer, addresses)
         m.submodules.a_sum = a_sum = Sum32()
         m.d.comb += a_sum.a.eq(codes)
+        # The sum of a (b - zero) is that of a b, less zero times the sum of a: for all columns.
+        zero = Mux(op.integer, op.b_zero[:CODE_BITS], 0).as_signed()
+        correction = register(m, -(a_sum.total * zero), "correction")
+        correction = register(
+            m, correction, "correction", stages=ACC_STAGE[Accumulate.INTEGER] - SUM_STAGE - 1
+        )
 
         unscaled_fetch = step.row & ~sequencer.refill
         m.d.comb += [
@@ -132,6 +138,7 @@ class MatrixEngine(wiring.Component):
                 lane.sa.eq(sa),
                 lane.a_sum.eq(a_sum.total),
                 lane.source.eq(source),
+                lane.correction.eq(correction),
                 lane.keep.eq(sequencer.keep),
                 lane.acc.eq(self.acc_read.data.word_select(column, 32)),
             ]

@@ -45,6 +45,7 @@ class MatrixLane(wiring.Component):
     source: In(SOURCE_BITS)  # due with acc
     keep: In(1)  # past results may be asked for
     acc: In(32)
+    correction: In(32)  # due with acc, and added to it: 0 but with B's zero point
     q: Out(32)
     module_name = "matrix_lane"
 
@@ -68,7 +69,7 @@ class MatrixLane(wiring.Component):
             column.sb.eq(operand.sb),
             column.minimum.eq(operand.minimum),
             column.a_sum.eq(self.a_sum),
-            column.acc.eq(Array([C(0, 32), self.acc, *results])[self.source]),
+            column.acc.eq(Array([C(0, 32), self.acc, *results])[self.source] + self.correction),
             self.q.eq(column.q),
         ]
         return m

@@ -48,7 +48,6 @@ STEP = data.StructLayout(
         "source": SOURCE_BITS,
         "loading": 1,  # bytes of B are asked for
         "load_index": LOAD_INDEX_BITS,  # which cycle of its load
-        "load_slice": 2,
     }
 )
 """What is asked of memory in this cycle."""
@@ -121,7 +120,7 @@ class MatrixSequencer(wiring.Component):
         refill, first, swap = Signal(), Signal(), Signal()
         a_slice, b_slice, source = Signal(2), Signal(2), Signal(SOURCE_BITS)
         loading, load_index = Signal(), Signal(LOAD_INDEX_BITS)
-        load_left, load_slice = Signal(LOAD_INDEX_BITS + 1), Signal(2)
+        load_left = Signal(LOAD_INDEX_BITS + 1)
 
         to_come = pass_of(m, op, pass_index)
         ending = wire(m, running & (left == 1), "ending")
@@ -165,7 +164,7 @@ class MatrixSequencer(wiring.Component):
                 loading.eq(phase.load),
             ]
             with m.If(phase.load):
-                m.d.sync += [load_index.eq(0), load_left.eq(load), load_slice.eq(to_come.next_j)]
+                m.d.sync += [load_index.eq(0), load_left.eq(load)]
         with m.If(draining):
             m.d.sync += drain.eq(drain - 1)
             with m.If(drain == 0):
@@ -199,7 +198,6 @@ class MatrixSequencer(wiring.Component):
                 loading.eq(has_blocks & has_rows),
                 load_index.eq(0),
                 load_left.eq(first_load),
-                load_slice.eq(0),
             ]
         with m.If(self.stop):
             m.d.sync += [running.eq(0), draining.eq(0), rows_left.eq(0), loading.eq(0)]
@@ -212,7 +210,6 @@ class MatrixSequencer(wiring.Component):
             step.source.eq(source),
             step.loading.eq(loading),
             step.load_index.eq(load_index),
-            step.load_slice.eq(load_slice),
         ]
         return m
 
