@@ -21,6 +21,7 @@ check: .venv/dev.stamp
 	$(BIN)/python tools/layering.py
 	$(BIN)/python tools/sizes.py
 	$(BIN)/python tools/generated.py
+	$(BIN)/python tools/coverage.py
 
 bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/bench.py
@@ -30,6 +31,7 @@ nightly: .venv/dev.stamp
 
 docs: .venv/core.stamp
 	$(BIN)/python tools/generated.py --write
+	$(BIN)/python tools/coverage.py --write
 
 venv: .venv/dev.stamp
 

@@ -68,8 +68,19 @@ _AREA_BYTES = 1024
 """Of the output window, for each core."""
 _ADDRESSES = ("dst", "src", "a", "b", "c", "pad", "dst_scale", "src_scale", "a_scale")
 _WEIGHTS: dict[str, float] = {
-    **{"vew": 8, "vred": 4, "vquant": 6, "vdeq": 5, "matmul": 9, "load": 4, "store": 4},
-    **{"exch": 2, "barrier": 0.4, "sync": 0.8, "own": 0.8, "loadm": 1, "foreign": 0.6},
+    "vew": 11,
+    "vred": 4,
+    "vquant": 6,
+    "vdeq": 5,
+    "matmul": 9,
+    "load": 4,
+    "store": 4,
+    "exch": 2,
+    "barrier": 0.4,
+    "sync": 0.8,
+    "own": 0.8,
+    "loadm": 1,
+    "foreign": 0.6,
 }
 
 
@@ -204,6 +215,8 @@ class _Builder:
         whole = [(everything, everything + WINDOW_BOX)]
         if name == "barrier":
             op.reads = op.writes = whole
+            if self.pick.random() < 0.5:  # and after all that was computed
+                op.reads = [*whole, (0, self.chip.sram_bytes)]
             self.foreign_since_barrier = False
         if name == "foreign" or (name == "store" and self.foreign_since_barrier):
             barrier = make("barrier", ())

@@ -93,6 +93,9 @@ class Emitter:
         at = len(self.parameters[0])
         for memory, value in zip(self.parameters, values, strict=True):
             memory.append(value)
+        if self.pick.random() < 0.2:
+            self._li(register, at)
+            at = register | REGISTER_FLAG
         self.control("ldp", register | REGISTER_FLAG, at)
 
     def _compute(self, register: int, value: int) -> None:

@@ -20,6 +20,12 @@ MOST_FRAGMENTS = 20
 MOST_MATRIX_CYCLES = 260
 _MULTI = (BFormat.MX8, BFormat.ROWS)
 _INTEGERS = (BFormat.INT8, BFormat.UINT8, BFormat.INT4)
+_MATMUL_FORMS = [
+    (fmt, si, sj, False)
+    for fmt in BFormat
+    for si in (1, 2, 3)
+    for sj in ((1, 2, 3) if fmt in _MULTI else (1,))
+] + [(fmt, 1, 1, True) for fmt in _INTEGERS] * 2
 
 
 def strides_apart(pick: random.Random, counts: Sequence[int]) -> list[int]:
@@ -189,14 +195,11 @@ class Moves:
 
     def matmul(self) -> Operation:
         pick, columns = self.pick, self.chip.columns
-        fmt = BFormat(pick.randrange(len(BFormat)))
-        int32 = fmt in _INTEGERS and pick.random() < 0.5
-        si = 1 if int32 else pick.randint(1, 3)
-        sj = pick.randint(1, 3) if fmt in _MULTI else 1
+        fmt, si, sj, int32 = pick.choice(_MATMUL_FORMS)
         blocks = pick.choice((1, 1, 1, 2, 2, 3, 5, 0, -1)) if pick.random() < 0.8 else 1
         most = MOST_MATRIX_CYCLES // (max(blocks, 1) * len(passes(si, sj)))
-        m = max(size(pick, ACCUMULATE_CYCLES, min(max(most, 4), 24)), 0)
-        n = size(pick, columns, columns)
+        m = max(size(pick, ACCUMULATE_CYCLES, min(max(most, 5), 24), none=0.09), 0)
+        n = size(pick, columns, columns, none=0.09)
         accumulate = bool(self.sums) and pick.random() < 0.45
         row = pick.choice((0, self.chip.accumulator_rows - m, pick.randrange(9)))
         if accumulate:

@@ -30,12 +30,13 @@ class Stretch(NamedTuple):
     kind: str
 
 
-def size(pick: random.Random, tile: int, most: int, *, none: float = 0.05) -> int:
+def size(pick: random.Random, tile: int, most: int, *, none: float = 0.07) -> int:
     """A size of at most `most`: nothing, 1, about `tile`, a prime, or any."""
     chance = pick.random()
     if chance < none:
         return 0 if chance > none / 4 else -pick.choice((1, 2, tile, 1 << 31))
-    near = (1, tile - 1, tile, tile + 1, pick.choice(_PRIMES), pick.randint(1, 2 * tile))
+    prime = next((p for p in pick.sample(_PRIMES, 6) if tile + 1 < p <= most), 5)
+    near = (1, tile - 1, tile, tile + 1, prime, pick.randint(1, 2 * tile))
     fits = [one for one in near if 0 < one <= most]
     return pick.choice(fits) if fits else 1
 

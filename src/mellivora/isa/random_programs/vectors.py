@@ -13,9 +13,14 @@ MOST_WORDS = 320
 """Of a tile: what keeps a program short."""
 _CONSTANTS = (0.0, -0.0, 1.0, -1.5, 2.0**-130, float("inf"), float("-inf"), float("nan"), 3e38)
 _DEQ_BYTES = {
-    **{Deq.F16: (64, 0), Deq.BF16: (64, 0), Deq.INT32: (128, 0), Deq.INT8: (32, 0)},
+    Deq.F16: (64, 0),
+    Deq.BF16: (64, 0),
+    Deq.INT32: (128, 0),
+    Deq.INT8: (32, 0),
     **dict.fromkeys((Deq.MX1, Deq.MX2, Deq.MX3), (32, 1)),
-    **{Deq.Q8_0: (32, 2), Deq.Q4_0: (16, 2), Deq.Q4_1: (16, 4)},
+    Deq.Q8_0: (32, 2),
+    Deq.Q4_0: (16, 2),
+    Deq.Q4_1: (16, 4),
 }
 """Bytes of codes and of scales of 32 columns in one plane."""
 
@@ -53,11 +58,11 @@ class Vectors:
             count = pick.choice((1, 1, 1, 2, 2, 3, 5, 0, 0, -1)) if pick.random() < 0.8 else 1
             cols = block * count
         else:
-            cols = size(pick, self.lanes, 96)
+            cols = size(pick, self.lanes, 96, none=0.1)
             if pick.random() < 0.05:
                 cols = pick.choice((32, 33, 64, 65, 96, 160, 256, 288))
         most = MOST_WORDS // max(cols, 1)
-        return size(pick, 3, max(most, 1), none=0.04), cols
+        return size(pick, 3, max(most, 1), none=0.1), cols
 
     def stride(self, rows: int, width: int, word: int, *, written: bool) -> int:
         """Bytes from row to row; a source may have rows on each other."""
@@ -110,7 +115,7 @@ class Vectors:
 
     def vew(self) -> Operation:
         pick, (rows, cols) = self.pick, self.shape()
-        op1, op2 = Op(pick.randrange(8)), Op(pick.choice((0, pick.randrange(8))))
+        op1, op2 = Op(pick.randrange(8)), Op(pick.choice((0, *range(8))))
         func = Func(pick.choice((0, pick.randrange(9))))
         kinds = Kind(pick.randrange(4)), Kind(pick.randrange(4))
         a, a_stride = self.read(rows, 4 * cols, FLOATS, 4)
