@@ -4,13 +4,14 @@ import importlib.util
 import inspect
 
 import pytest
-from amaranth.hdl import Assert, Assume, Cover, Fragment, Module, Mux, Signal
+from amaranth.hdl import Assert, Assume, Cat, Cover, Fragment, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from mellivora.rtl import op_queue
+from mellivora.rtl import op_queue, semaphores
 from mellivora.rtl.interfaces import OPERATION
 from mellivora.rtl.proofs import memory_word, prove, reached, registers
+from mellivora.rtl.semaphores import WORKERS
 
 
 def mutated(module, *changes):
@@ -125,3 +126,100 @@ def test_a_queue_with(fault):
     """The counterexample is a run from power-on that shows in the ports alone."""
     mutant = mutated(op_queue, QUEUE_FAULTS[fault])
     assert "Assert failed" in prove(QueueOrder(mutant, 2, inside=False), depth=10)
+
+
+class TokensKept(wiring.Component):
+    """One semaphore against a counter: what is posted is there, what is taken was there.
+
+    A post past the maximum is shown in `overflow` in its cycle; nothing is claimed after it, for
+    the core starts nothing more.
+    """
+
+    def __init__(self, module, outstanding, number, inside=True):
+        """inside: with the invariant that a step of the proof needs."""
+        self.part, self.number, self.inside = module.Semaphores(outstanding), number, inside
+        self.most = module.SEMAPHORE_MAX
+        self.module_name = f"tokens_kept_{outstanding}"
+        members = self.part.signature.members
+        inputs = {name: member for name, member in members.items() if member.flow == In}
+        super().__init__(inputs)
+
+    def elaborate(self, platform):
+        m = Module()
+        part = self.part
+        m.submodules.part = fragment = Fragment.get(part, platform)
+        for name in self.signature.members:
+            m.d.comb += Value.cast(getattr(part, name)).eq(Value.cast(getattr(self, name)))
+
+        def here(enable, value):
+            return enable & (value == self.number)
+
+        waits = [(part.start[e], getattr(self.waits[e], f"wait{j}"))
+                 for e in range(WORKERS) for j in range(2)]  # fmt: skip
+        ends = [end for e, count in enumerate(part.ends_of)
+                for end in (getattr(self, f"ends{e}")[i] for i in range(count))]  # fmt: skip
+        posts = [(end.valid, value) for end in ends for value in (end.post0, end.post1)]
+        taken = Signal(range(2 * WORKERS + 1))
+        posted = Signal(range(len(posts) + 1))
+        bits = (self.most + len(posts)).bit_length()
+        tokens, after, passed = Signal(bits), Signal(bits), Signal()
+        m.d.comb += [
+            taken.eq(sum(here(*wait) for wait in waits)),
+            posted.eq(sum(here(*post) for post in posts)),
+            after.eq(tokens - taken + posted),
+        ]
+        m.d.sync += [tokens.eq(after), passed.eq(passed | (after > self.most))]
+        with m.If(self.clear):
+            m.d.sync += [tokens.eq(0), passed.eq(0)]
+        with m.If(~passed):
+            over = Cat(part.overflow[e].valid for e in range(WORKERS)).any()
+            m.d.comb += Assert(taken <= tokens)
+            with m.If(after > self.most):
+                m.d.comb += Assert(over)
+            # An engine that could start and whose tokens are there starts.
+            alone = ~self.stop & self.valid[0] & self.ready[0]
+            wanted = here(alone, self.waits[0].wait0) + here(alone, self.waits[0].wait1)
+            with m.If(alone & (self.waits[0].wait0 == self.number) & (self.waits[0].wait1 == 0)):
+                m.d.comb += Assert(part.start[0] == (tokens >= wanted))
+        for e in range(WORKERS):
+            with m.If(part.start[e]):
+                m.d.comb += Assert(self.valid[e] & self.ready[e] & ~self.stop)
+        m.d.comb += Cover((tokens == 14) & (taken == 4) & (posted == 5))
+        if self.inside:
+            state = registers(fragment)
+            held = Cat(state[f"plane{b}"][self.number] for b in range(self.most.bit_length()))
+            m.d.comb += [Assert(passed | (tokens <= self.most))]
+            with m.If(~passed):
+                m.d.comb += Assert(held == tokens)
+        return m
+
+
+SMALL = (
+    "import ENGINES, LOAD, SEMAPHORE_MAX, SEMAPHORES",
+    "import ENGINES, LOAD; SEMAPHORE_MAX, SEMAPHORES = 15, 4",
+)
+"""All counters are made alike, of one slice a bit: fewer and shorter ones prove the same."""
+SEMAPHORE_FAULTS = {
+    "one token short": ("enough[: 2 * e + j + 1]", "enough[: 2 * e + j]"),
+    "a second wait forgotten": ("others += [first == second] if j else []", "pass"),
+    "a carry lost": ("wire(m, (plane & other) | (carry &", "wire(m, (carry &"),
+    "an overflow kept quiet": ("return out, carry\n", "return out, Const(0, SEMAPHORES)\n"),
+}
+
+
+def test_semaphores_lose_no_token():
+    small = mutated(semaphores, SMALL)
+    assert prove(TokensKept(small, 1, number=2), depth=1) is None
+    assert reached(TokensKept(small, 1, number=2), depth=4)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("outstanding", [1, 2])
+def test_semaphores_of_the_chip(outstanding):
+    assert prove(TokensKept(semaphores, outstanding, number=37), depth=1) is None
+
+
+@pytest.mark.parametrize("fault", SEMAPHORE_FAULTS)
+def test_semaphores_with(fault):
+    mutant = mutated(semaphores, SMALL, SEMAPHORE_FAULTS[fault])
+    assert "Assert failed" in prove(TokensKept(mutant, 1, number=2, inside=False), depth=5)
