@@ -10,7 +10,7 @@ from mellivora.isa.state import canonical
 from mellivora.rtl import simulate
 from mellivora.rtl.vector_lane import LANE_STAGES, TABLE_LANE_STAGES, TABLES, VectorLane
 
-STILL = {"integer": 0, "int32": 0}
+STILL = {"integer": 0, "int32": 0, "taps": 0}
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +60,11 @@ def test_integers(lane, operands, rng, same_bits):
     _, x1, x2 = operands
     whole = rng.integers(-(1 << 23), (1 << 23) + 1, len(x1)) >> rng.integers(0, 24, len(x1))
     t = (np.abs(whole) | (whole < 0).astype(np.int64) << 31).astype(np.uint32)
-    still = {"op1": Op.MUL, "op2": Op.ADD, "func": Func.ID, "integer": 1, "int32": 0}
+    still = {"op1": Op.MUL, "op2": Op.ADD, "func": Func.ID, "integer": 1, "int32": 0, "taps": 1}
     got = lane.results(LANE_STAGES, t=t, x1=x1, x2=x2, **still)
     value = numerics.add(numerics.mul(numerics.from_int(whole), f32(x1)), f32(x2))
     same_bits(got["q"], value, t=t, x1=x1, x2=x2)
-    still = {"op1": Op.NONE, "op2": Op.NONE, "func": Func.ID, "integer": 0, "int32": 1}
+    still = {"op1": Op.NONE, "op2": Op.NONE, "func": Func.ID, "integer": 0, "int32": 1, "taps": 1}
     got = lane.results(LANE_STAGES, t=x1, x1=0, x2=0, **still)
     same_bits(got["q"], numerics.from_int(x1.view(np.int32)), t=x1)
 

@@ -93,9 +93,9 @@ def library(chip: ChipSpec) -> ctypes.CDLL:
         driver = driver.replace("{" + name + "}", "{" + text + "}")
         driver = driver.replace(f"::{name} ", f"::{text} ").replace(f"({name} ", f"({text} ")
     text = rtlil(engine)
-    compiler, version = simulate._compiler()
+    compiler, version = simulate.compiler()
     digest = hashlib.sha256("\0".join((text, driver, version)).encode()).hexdigest()[:24]
-    target = simulate._cache_dir() / "rtl" / f"{engine.module_name}-{digest}.so"
+    target = simulate.cache_dir() / "rtl" / f"{engine.module_name}-{digest}.so"
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         simulate._compile(compiler, text, driver, target)

@@ -15,7 +15,6 @@ from mellivora.rtl.interfaces import READ_CYCLES, engine_signature, read_port, w
 from mellivora.rtl.operand_select import OperandSelect, d_bytes
 from mellivora.rtl.pipeline import wire
 from mellivora.rtl.sharing import share
-from mellivora.rtl.vector_check import VectorCheck
 from mellivora.rtl.vector_control import OPERANDS_STAGE, TOKEN
 from mellivora.rtl.vector_lane import BINARY_STAGES, LANE_STAGES, TABLE_LANE_STAGES, VectorLane
 from mellivora.rtl.vector_sequencer import READS, VectorSequencer
@@ -51,7 +50,6 @@ class VectorEngine(wiring.Component):
         m = Module()
         chip, lanes = self.chip, self.chip.lanes
         m.submodules.sequencer = share(sequencer := VectorSequencer(chip))
-        m.submodules.check = share(check := VectorCheck(chip))
         control, current = sequencer.control, sequencer.current
         m.d.comb += [
             sequencer.op.eq(self.op),
@@ -60,9 +58,6 @@ class VectorEngine(wiring.Component):
             self.ends.eq(sequencer.ends),
             self.fault.eq(sequencer.fault),
             self.active.eq(sequencer.active),
-            check.op.eq(current),
-            check.first.eq(sequencer.first),
-            sequencer.bad.eq(check.bad),
         ]
         for name in READS:
             port = getattr(self, name)
@@ -161,6 +156,7 @@ class VectorEngine(wiring.Component):
                 lane.func.eq(control.func),
                 lane.integer.eq(control.integer),
                 lane.int32.eq(control.int32),
+                lane.taps.eq(control.vred | control.vquant),
             ]
             firsts.append(lane.first)
             results.append(lane.q)

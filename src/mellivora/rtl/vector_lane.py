@@ -113,7 +113,7 @@ def canonical(bits: Value) -> Value:
 
 
 class VectorLane(wiring.Component):
-    """first = t op1 x1 after 3 cycles; q = func(first op2 x2), after 6, with a table after 12.
+    """first = t op1 x1 after 3 cycles, if `taps`; q = func(first op2 x2) after 6, with a table 12.
 
     op1, op2, func, integer and int32 stand still for as long as operands of one operation are
     under way. x2 comes with t. int32: t is an INT32, first is it as FP32 (op1 NONE).
@@ -127,6 +127,7 @@ class VectorLane(wiring.Component):
     func: In(4)
     integer: In(1)
     int32: In(1)
+    taps: In(1)
     first: Out(32)
     q: Out(32)
     module_name = "vector_lane"
@@ -148,7 +149,7 @@ class VectorLane(wiring.Component):
             stage_2.x.eq(register(m, self.x2, "x2_late", stages=BINARY_STAGES)),
             stage_2.op.eq(self.op2),
             stage_2.integer.eq(0),
-            self.first.eq(first),
+            self.first.eq(only_if(self.taps, first)),
         ]
         second = stage_2.q
         negative = Mux(

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Out
 
 from mellivora.isa import latency
 from mellivora.isa.modes import Deq, Func, Kind
 from mellivora.isa.table import BY_NAME
-from mellivora.rtl.interfaces import CAUSE_BITS, END, OPERATION, engine_signature
+from mellivora.rtl.interfaces import END, OPERATION, engine_signature
 from mellivora.rtl.pipeline import register, wire
+from mellivora.rtl.sharing import share
+from mellivora.rtl.vector_check import VectorCheck
 from mellivora.rtl.vector_control import (
     MX_FORMATS,
     SCALED,
@@ -39,14 +41,16 @@ class VectorSequencer(wiring.Component):
     """Engine handshake, the operation's registers, and for each beat a token and addresses.
 
     Start in cycle s: the first token in s + 1, one each cycle, the last in s + beats; `ends` in s +
-    cost - 1. `bad` (of the check) stops it for good.
+    cost - 1. A fault, found by its `vector_check`, stops it for good.
     """
 
     has_reset = True
 
     def __init__(self, chip: ChipSpec) -> None:
         self.chip = chip
-        self.module_name = f"vector_sequencer_{chip.lanes}"
+        self.module_name = (
+            f"vector_sequencer_{chip.lanes}_{chip.sram_bytes}_{chip.accumulator_bytes}"
+        )
         reads = {f"{name}_address": Out(32) for name in READS}
         enables = {f"{name}_enable": Out(1) for name in READS}
         super().__init__(
@@ -54,7 +58,6 @@ class VectorSequencer(wiring.Component):
             | reads
             | enables
             | {
-                "bad": In(CAUSE_BITS),
                 "current": Out(OPERATION),
                 "first": Out(1),  # cycle s + 1: `current` is new
                 "control": Out(control_layout(chip)),
@@ -80,6 +83,9 @@ class VectorSequencer(wiring.Component):
         faulty = Signal()
         m.d.comb += [self.ready.eq(~busy & ~faulty), self.active.eq(busy & ~faulty)]
         m.d.sync += self.first.eq(begin)
+        # In here, and not beside: the check's way back would look like a loop of modules.
+        m.submodules.check = share(check := VectorCheck(self.chip))
+        m.d.comb += [check.op.eq(current), check.first.eq(self.first)]
         last_beat = self._beats(m, begin, incoming, beating, now)
         over = wire(m, busy & ~beating & (rest == 1) & ~faulty, "over")
         with m.If(begin):
@@ -96,12 +102,12 @@ class VectorSequencer(wiring.Component):
                 m.d.sync += rest.eq(rest - 1)
             with m.If(over):
                 m.d.sync += busy.eq(0)
-        with m.If((self.bad != 0) & ~faulty):
+        with m.If((check.bad != 0) & ~faulty):
             m.d.sync += [
                 faulty.eq(1),
                 beating.eq(0),
                 self.fault.valid.eq(1),
-                self.fault.cause.eq(self.bad),
+                self.fault.cause.eq(check.bad),
                 self.fault.pc.eq(current.pc),
                 self.fault.sequence.eq(current.sequence),
             ]
