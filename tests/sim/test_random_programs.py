@@ -89,3 +89,18 @@ def test_the_seed_is_the_program() -> None:
     assert np.array_equal(one.dram, two.dram)
     assert one.windows == two.windows
     assert one.text != other.text
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["nano", "micro"])
+@pytest.mark.parametrize("block", range(10))
+def test_many_are_legal(name: str, block: int) -> None:
+    chip = CHIPS[name]
+    for seed in range(1000 + 500 * block, 1500 + 500 * block):
+        program = random_program(seed, chip)
+        check(rows_of(program), chip, program.window_list)
+        cause = 1 + seed % len(CAUSES)
+        wrong = random_program(seed, chip, fault=cause)
+        _, record = run(wrong, "native")
+        assert record is not None, seed
+        assert (record.cause, record.core) == (cause, wrong.fault_core), (seed, record)

@@ -204,7 +204,9 @@ class _Builder:
         known = BY_OPCODE[op.opcode].slots
         able = [at for at, slot in enumerate(known) if slot in _ADDRESSES]
         for at in self.pick.sample(able, min(self.pick.randint(1, 2), len(able))):
-            if at not in op.per_core and at not in op.per_turn:
+            taken = at in op.per_core or at in op.per_turn
+            end = ACCUMULATOR_BASE + self.chip.accumulator_bytes
+            if not taken and abs(op.fields[at]) < end:  # a wilder one does not matter
                 steps[at] = self.pick.choice((4, 32, -4, 64, 128, -32, 100))
                 if steps[at] < 0:
                     op.fields[at] -= (times - 1) * steps[at]

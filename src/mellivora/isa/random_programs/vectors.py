@@ -110,8 +110,9 @@ class Vectors:
     def mask(self, rows: int, cols: int) -> tuple[int, int, int]:
         """mask_limit, mask_mod and mask_window."""
         pick = self.pick
-        limit = pick.choice((0, 1, cols - 1, cols, cols + 1, pick.randint(-3, 99)))
-        return limit, pick.choice((0, 1, 2, rows, -1)), pick.choice((0, -1, 1, 3, cols))
+        near = max(cols, 0)
+        limit = pick.choice((0, 1, near - 1, near, near + 1, pick.randint(-3, 99)))
+        return limit, pick.choice((0, 1, 2, rows, -1)), pick.choice((0, -1, 1, 3, near))
 
     def vew(self) -> Operation:
         pick, (rows, cols) = self.pick, self.shape()
