@@ -148,6 +148,6 @@ def test_a_fault_holds(rng):
     assert out.times[1, 0] == -1
 
 
-@pytest.mark.parametrize("name", ["nano", "micro", "m1"])
+@pytest.mark.parametrize("name", ["micro", pytest.param("m1", marks=pytest.mark.nightly)])
 def test_it_elaborates_for(name):
     assert "module \\vector_engine" in rtlil(VectorEngine(load_chip(name)))

@@ -16,7 +16,13 @@ from mellivora.rtl.operand_select import OperandSelect, d_bytes
 from mellivora.rtl.pipeline import wire
 from mellivora.rtl.sharing import share
 from mellivora.rtl.vector_control import OPERANDS_STAGE, TOKEN
-from mellivora.rtl.vector_lane import BINARY_STAGES, LANE_STAGES, TABLE_LANE_STAGES, VectorLane
+from mellivora.rtl.vector_lane import (
+    BINARY_STAGES,
+    LANE_STAGES,
+    TABLE_LANE_STAGES,
+    VectorLane,
+    only_if,
+)
 from mellivora.rtl.vector_sequencer import READS, VectorSequencer
 from mellivora.rtl.vector_writer import VectorWriter, write_widths
 
@@ -78,14 +84,14 @@ class VectorEngine(wiring.Component):
             reduce.take_max.eq(control.take_max),
             reduce.levels_used.eq(control.levels),
             reduce.valid.eq(token.valid & control.vred),
-            reduce.block_last.eq(token.block_last),
-            reduce.row_last.eq(token.row_last),
-            reduce.inside.eq(inside),
+            reduce.block_last.eq(token.block_last & control.vred),
+            reduce.row_last.eq(token.row_last & control.vred),
+            reduce.inside.eq(only_if(control.vred, inside)),
             quantise.enable.eq(control.vquant),
             quantise.target.eq(control.target),
             quantise.wide.eq(control.wide),
-            quantise.token.eq(token),
-            quantise.inside.eq(inside),
+            quantise.token.eq(only_if(control.vquant, _raw(token))),
+            quantise.inside.eq(only_if(control.vquant, inside)),
             writer.control.eq(control),
             writer.current.eq(current),
             writer.first.eq(sequencer.first),
