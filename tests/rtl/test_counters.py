@@ -2,15 +2,14 @@
 
 import numpy as np
 import pytest
+from tests.rtl.bench_counters import check_counters
 from tests.rtl.bench_front import layout_words
 from tests.rtl.bench_programs import built, launch, lowered, random_program, run, twin
 
-from mellivora.rtl.counters import COUNTER_BITS, COUNTERS, TRANSFER_NAMES, Counters
-from mellivora.rtl.front import EVENTS, NAMES
+from mellivora.rtl.counters import COUNTER_BITS, COUNTERS, Counters
+from mellivora.rtl.front import EVENTS
 from mellivora.rtl.simulate import build, unpack
 from mellivora.sim.result import TimingResult
-from mellivora.sim.stalls import CAUSES
-from mellivora.sim.timing import Role
 
 SIZE = (2, 2)
 
@@ -34,32 +33,6 @@ def counted(sim, events, **others):
     return {name: int(a | b << 32) for name, a, b in zip(names, low, high, strict=True)}
 
 
-def check(got, result, halted):
-    """Every counter against the result of the timing machine."""
-    cycles = max(result.cycles, halted)
-    assert got["cycles"] == cycles
-    operations, busy = result.operations[0], result.busy_cycles[0]
-    for e, name in enumerate(NAMES):
-        mine = operations["engine"] == e
-        together = mine & (operations["role"] == Role.COLLECTIVE)
-        stalls = dict(zip(CAUSES, result.stall_cycles[0, e].tolist(), strict=True))
-        assert got[f"{name}_ended"] == mine.sum()
-        joint = got["store_together"] if name == "store" else 0
-        assert got[f"{name}_busy"] == busy[e] - operations["cost"][together].sum()
-        assert joint == operations["cost"][together].sum()  # one core does not wait for others
-        after = cycles - result.cycles  # CONTROL may halt later than the last operation ends
-        assert got[f"{name}_empty"] == stalls["dispatch"] + stalls["finished"] + after
-        for other in NAMES[2:]:
-            assert got.get(f"{name}_waits_{other}", 0) == stalls[other]
-        moved = sum(got[f"{name}_waits_{other}"] for other in TRANSFER_NAMES)
-        moved += got.get(f"{name}_full", 0)
-        named = sum(stalls[c] for c in ("load", "store", "latency", "rendezvous", "bandwidth"))
-        assert moved == named
-        idle = sum(v for k, v in got.items() if k.startswith(f"{name}_waits_"))
-        whole = got[f"{name}_busy"] + joint + got[f"{name}_empty"] + idle
-        assert whole + got.get(f"{name}_full", 0) == cycles
-
-
 def test_random_programs(counters):
     chip, sim = built(SIZE)
     rng = np.random.default_rng(11)
@@ -79,7 +52,7 @@ def test_random_programs(counters):
     seen = dict.fromkeys(COUNTERS, 0)
     for shown, (result, halted) in zip(run(sim, launches), wanted, strict=True):
         got = counted(counters, shown["events"])
-        check(got, result, halted)
+        check_counters(got, result, halted)
         for name, value in got.items():
             seen[name] += value
     never = {name for name, value in seen.items() if not value}
