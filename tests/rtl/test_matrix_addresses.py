@@ -33,7 +33,7 @@ class Walk(wiring.Component):
         m.submodules.addresses = addresses = MatrixAddresses(CHIP)
         m.d.comb += [sequencer.op.eq(self.op), sequencer.start.eq(self.start)]
         m.d.comb += [addresses.op.eq(self.op), self.is_scale.eq(addresses.b_is_scale)]
-        for name in ("launch", "operation", "phase", "step"):
+        for name in ("launch", "phase", "step"):
             m.d.comb += getattr(addresses, name).eq(getattr(sequencer, name))
         for name in ("a", "a_scale", "b0", "b1"):
             m.d.comb += getattr(self, name).eq(getattr(addresses, name))

@@ -10,7 +10,14 @@ from mellivora.isa.modes import B_DWORDS, BFormat
 from mellivora.numerics import BLOCK
 from mellivora.rtl.b_control import HALF, SCALED
 from mellivora.rtl.interfaces import OPERATION
-from mellivora.rtl.matrix_operation import by_format, by_slice, is_one_of, operands, row_rates
+from mellivora.rtl.matrix_operation import (
+    by_format,
+    by_slice,
+    is_one_of,
+    kept_operands,
+    operands,
+    row_rates,
+)
 from mellivora.rtl.matrix_sequencer import PHASE, STEP
 from mellivora.rtl.pipeline import wire
 from mellivora.spec import ChipSpec
@@ -32,7 +39,6 @@ class MatrixAddresses(wiring.Component):
             {
                 "op": In(OPERATION),
                 "launch": In(1),
-                "operation": In(OPERATION),
                 "phase": In(PHASE),
                 "step": In(STEP),
                 "a": Out(32),
@@ -45,7 +51,7 @@ class MatrixAddresses(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        new, op = operands(self.op), operands(self.operation)
+        new, op = operands(m, self.op, "new"), kept_operands(m, self.op, self.launch)
         self._walk_a(m, new, op)
         self._walk_b(m, new, op)
         return m

@@ -56,7 +56,7 @@ class MatrixCheck(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        op = operands(self.operation)
+        op = operands(m, self.operation, "op")
         m.submodules.check = check = RegionCheck(self.chip)
         which = Signal(range(REGIONS + 1), init=REGIONS)
         shape = wire(m, self._shape(op), "shape")

@@ -33,7 +33,7 @@ from mellivora.rtl.matrix_addresses import MatrixAddresses
 from mellivora.rtl.matrix_check import MatrixCheck
 from mellivora.rtl.matrix_column import ACC_STAGE, COLUMN_STAGES, SUM_STAGE, Accumulate
 from mellivora.rtl.matrix_lane import MatrixLane, Source
-from mellivora.rtl.matrix_operation import UNSCALED, is_one_of, operands, row_rates
+from mellivora.rtl.matrix_operation import UNSCALED, is_one_of, kept_operands, operands, row_rates
 from mellivora.rtl.matrix_sequencer import MatrixSequencer
 from mellivora.rtl.pipeline import register, wire
 from mellivora.rtl.sharing import share
@@ -74,7 +74,7 @@ class MatrixEngine(wiring.Component):
         m.submodules.sequencer, m.submodules.addresses = share(sequencer), share(addresses)
         m.submodules.check = share(check)
         operation, step = sequencer.operation, sequencer.step
-        op = operands(operation)
+        op = kept_operands(m, self.op, sequencer.launch)
         m.d.comb += [
             sequencer.op.eq(self.op),
             sequencer.start.eq(self.start),
@@ -83,14 +83,13 @@ class MatrixEngine(wiring.Component):
             check.fresh.eq(sequencer.fresh),
             addresses.op.eq(self.op),
             addresses.launch.eq(sequencer.launch),
-            addresses.operation.eq(operation),
             addresses.phase.eq(sequencer.phase),
             addresses.step.eq(step),
         ]
         self._handshake(m, sequencer, check)
 
         mode = Signal(Accumulate)
-        new = operands(self.op)
+        new = operands(m, self.op, "new")
         with m.If(sequencer.launch):
             is_offset = (new.format == BFormat.Q4_1) & (new.blocks > 0)
             scaled = Mux(is_offset, Accumulate.OFFSET, Accumulate.SCALED)

@@ -16,18 +16,38 @@ from mellivora.spec import ChipSpec
 MATMUL = BY_NAME["matmul"]
 MOST_SLICES = 3
 PASS_BITS = 3
+PASS_KEY_BITS = PASS_BITS + 2 + 2
 UNSCALED = frozenset((BFormat.INT8, BFormat.UINT8, BFormat.INT4))
 """A has no scales either."""
 
 
-def operands(operation: data.View) -> SimpleNamespace:
+def operands(m: Module, operation: data.View, name: str) -> SimpleNamespace:
     """Slots and configuration by their names in the table; `mode` taken apart."""
-    named = {name: operation.slots[i] for i, name in enumerate(MATMUL.slots)}
-    named |= {name: operation.config[i] for i, name in enumerate(MATMUL.config)}
-    mode = named["mode"].as_unsigned()
-    named |= {"format": mode[:4], "a_slices": mode[4:6], "b_slices": mode[6:8]}
-    named |= {"accumulate": mode[8], "integer": mode[9], "more_mode": mode[10:]}
-    return SimpleNamespace(**named)
+    return _named({key: wire(m, value, f"{name}_{key}") for key, value in _fields(operation)})
+
+
+def kept_operands(m: Module, operation: data.View, launch: Value) -> SimpleNamespace:
+    """The operands of the operation that was launched last, from the cycle after `launch` on.
+
+    Registers of their own, which merge with others of the kind: cutting fields out of an operation
+    is slow in a simulation.
+    """
+    kept = {key: Signal(value.shape(), name=f"op_{key}") for key, value in _fields(operation)}
+    with m.If(launch):
+        m.d.sync += [kept[key].eq(value) for key, value in _fields(operation)]
+    return _named(kept)
+
+
+def _fields(operation: data.View) -> list[tuple[str, Value]]:
+    slots = [(field, operation.slots[i]) for i, field in enumerate(MATMUL.slots)]
+    return slots + [(field, operation.config[i]) for i, field in enumerate(MATMUL.config)]
+
+
+def _named(fields: dict[str, Value]) -> SimpleNamespace:
+    mode = fields["mode"].as_unsigned()
+    parts = {"format": mode[:4], "a_slices": mode[4:6], "b_slices": mode[6:8]}
+    parts |= {"accumulate": mode[8], "integer": mode[9], "more_mode": mode[10:]}
+    return SimpleNamespace(**fields, **parts)
 
 
 def is_one_of(value: Value, numbers: Collection[int]) -> Value:
@@ -62,27 +82,23 @@ def load_cycles(m: Module, op: SimpleNamespace, chip: ChipSpec, name: str) -> Va
     return wire(m, Mux(op.format == BFormat.ROWS, rows, fixed), name)
 
 
-def pass_of(m: Module, op: SimpleNamespace, index: Value) -> SimpleNamespace:
-    """Pass `index` of an operation: slices i and j, whether it is the block's last, and the
-    `next_j` of the pass after it (the last: of the next block's first)."""
-    found = SimpleNamespace(
-        i=Signal(2, name="pass_i"),
-        j=Signal(2, name="pass_j"),
-        next_j=Signal(2, name="pass_next_j"),
-        last=Signal(1, name="pass_last"),
-    )
+def pass_of(m: Module, key: Value) -> SimpleNamespace:
+    """A pass of an operation: slices i and j, whether it is the block's last, and the `next_j` of
+    the pass after it (the last: of the next block's first).
+
+    key: its number in the block, PASS_BITS, then the slices of A and of B, 2 bits each.
+    """
+    found = Signal(7, name="found_pass")
     slices = range(1, MOST_SLICES + 1)
-    with m.Switch(Cat(index, op.a_slices, op.b_slices)):
+    with m.Switch(key):
         for a_slices in slices:
             for b_slices in slices:
                 pairs = passes(a_slices, b_slices)
                 for at, (i, j) in enumerate(pairs):
-                    number = at | a_slices << PASS_BITS | b_slices << PASS_BITS + 2
-                    with m.Case(number):
-                        values = {"i": i, "j": j, "next_j": pairs[(at + 1) % len(pairs)][1]}
-                        values["last"] = int(at + 1 == len(pairs))
-                        m.d.comb += [getattr(found, key).eq(val) for key, val in values.items()]
-    return found
+                    next_j, last = pairs[(at + 1) % len(pairs)][1], at + 1 == len(pairs)
+                    with m.Case(at | a_slices << PASS_BITS | b_slices << PASS_BITS + 2):
+                        m.d.comb += found.eq(i | j << 2 | next_j << 4 | int(last) << 6)
+    return SimpleNamespace(i=found[:2], j=found[2:4], next_j=found[4:6], last=found[6])
 
 
 def by_slice(slice_index: Value, step: ValueLike) -> Value:

@@ -6,7 +6,7 @@ phase for each pass over each block. Whatever a phase streams was loaded in the 
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -18,6 +18,7 @@ from mellivora.rtl.matrix_lane import MEMORY_CYCLES, SOURCE_BITS, Source
 from mellivora.rtl.matrix_operation import (
     MATMUL,
     PASS_BITS,
+    PASS_KEY_BITS,
     load_cycles,
     operands,
     pass_of,
@@ -85,11 +86,11 @@ class MatrixSequencer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         chip, phase, step = self.chip, self.phase, self.step
-        new, op = operands(self.op), operands(self.operation)
+        held = Signal(OPERATION)
+        new = operands(m, self.op, "new")
         row_bits = max(bits_for(chip.accumulator_rows), 6)
 
         running, draining = Signal(), Signal()
-        held = Signal(OPERATION)
         m.d.comb += [
             self.launch.eq(self.start & (self.op.opcode == MATMUL.opcode)),
             self.operation.eq(held),
@@ -105,24 +106,26 @@ class MatrixSequencer(wiring.Component):
         least, long, short = (
             Signal(row_bits, name=name) for name in ("least", "long_phase", "short_phase")
         )
-        load = load_cycles(m, op, chip, "load")
-        m.d.comb += least.eq(_larger(op.m[:row_bits], ACCUMULATE_CYCLES))
+        # Narrow copies of what the phases need: simulations are slow to look into `held`.
+        rows, load = Signal(row_bits, name="op_rows"), Signal(LOAD_INDEX_BITS + 1, name="op_load")
+        accumulates, refill, key = Signal(), Signal(), Signal(PASS_KEY_BITS)
+        m.d.comb += least.eq(_larger(rows, ACCUMULATE_CYCLES))
         with m.If(fresh):
             m.d.sync += [
                 short.eq(least),
                 long.eq(_larger(least, load)),
-                self.keep.eq((least < MEMORY_CYCLES) & (op.blocks > 0)),
+                self.keep.eq((least < MEMORY_CYCLES) & ~refill),
             ]
 
         left, rows_left = Signal(row_bits), Signal(row_bits)
-        pass_index, blocks_left = Signal(PASS_BITS), Signal(32)  # of the phase to come
+        blocks_left = Signal(32)  # of the phase to come, as `key`
         final, is_long, loaded, started = Signal(), Signal(), Signal(), Signal()
-        refill, first, swap = Signal(), Signal(), Signal()
+        first, swap = Signal(), Signal()
         a_slice, b_slice, source = Signal(2), Signal(2), Signal(SOURCE_BITS)
         loading, load_index = Signal(), Signal(LOAD_INDEX_BITS)
         load_left = Signal(LOAD_INDEX_BITS + 1)
 
-        to_come = pass_of(m, op, pass_index)
+        to_come = pass_of(m, key)
         ending = wire(m, running & (left == 1), "ending")
         now_final = wire(m, to_come.last & (blocks_left == 1), "now_final")
         now_long = wire(m, to_come.last | (to_come.next_j != to_come.j), "now_long")
@@ -135,7 +138,7 @@ class MatrixSequencer(wiring.Component):
             self.refill.eq(refill),
         ]
 
-        first_source = Mux(op.accumulate, Source.MEMORY, Source.ZERO)
+        first_source = Mux(accumulates, Source.MEMORY, Source.ZERO)
         drain = Signal(range(MATRIX_FILL_CYCLES + OFFSET_FILL_CYCLES))
         with m.If(running):
             m.d.sync += left.eq(left - 1)
@@ -149,7 +152,7 @@ class MatrixSequencer(wiring.Component):
         with m.If(phase.next):
             m.d.sync += [
                 left.eq(Mux(now_long, long, short)),
-                rows_left.eq(op.m),
+                rows_left.eq(rows),
                 first.eq(1),
                 swap.eq(loaded),
                 final.eq(now_final),
@@ -158,7 +161,7 @@ class MatrixSequencer(wiring.Component):
                 a_slice.eq(to_come.i),
                 b_slice.eq(to_come.j),
                 source.eq(Mux(started, Mux(is_long, _source(long), _source(short)), first_source)),
-                pass_index.eq(Mux(to_come.last, 0, pass_index + 1)),
+                key.eq(Mux(to_come.last, Cat(C(0, PASS_BITS), key[PASS_BITS:]), key + 1)),
                 blocks_left.eq(blocks_left - to_come.last),
                 loaded.eq(phase.load),
                 loading.eq(phase.load),
@@ -192,7 +195,10 @@ class MatrixSequencer(wiring.Component):
                 started.eq(0),
                 a_slice.eq(0),
                 b_slice.eq(0),
-                pass_index.eq(0),
+                key.eq(Cat(C(0, PASS_BITS), new.a_slices, new.b_slices)),
+                rows.eq(new.m),
+                load.eq(first_load),
+                accumulates.eq(new.accumulate),
                 blocks_left.eq(new.blocks),
                 loaded.eq(1),
                 loading.eq(has_blocks & has_rows),
