@@ -11,6 +11,7 @@ from mellivora.rtl.banked_memory import BankedMemory
 from mellivora.rtl.control import WORD_BITS
 from mellivora.rtl.control_port import CORE_ADDRESS_BITS
 from mellivora.rtl.core import Core, accumulators, ends_of, scratchpad
+from mellivora.rtl.exchange import Exchange
 from mellivora.rtl.front import WORKERS
 from mellivora.rtl.interfaces import ADDRESS_BITS, PC_BITS
 from mellivora.rtl.memory_port import MemoryPort
@@ -86,17 +87,11 @@ class Chip(wiring.Component):
             for name in ("fetch_address", "done", "start_valid", "start_sequence", "end_valid",
                          "end_sequence"):  # fmt: skip
                 m.d.comb += getattr(self, f"{name}_{i}").eq(getattr(core, name))
-        if chip.cores > 1:
-            self._exchange(m, cores)
+        m.submodules.exchange = share(network := Exchange(chip))
+        for i, core in enumerate(cores):
+            wiring.connect(m, network.links[i], core.exchange)
         self._control(m, cores)
         return m
-
-    def _exchange(self, m: Module, cores: list[Core]) -> None:
-        from mellivora.rtl.exchange import Exchange
-
-        m.submodules.exchange = share(network := Exchange(self.chip))
-        for i, core in enumerate(cores):
-            wiring.connect(m, network.cores[i], core.exchange)
 
     def _control(self, m: Module, cores: list[Core]) -> None:
         """One access at a time: the core's number is kept until the answer has gone."""

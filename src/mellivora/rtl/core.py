@@ -10,6 +10,7 @@ from mellivora.isa.encoding import ACCUMULATOR_BASE
 from mellivora.rtl.banked_memory import BankedMemory
 from mellivora.rtl.control import WORD_BITS
 from mellivora.rtl.control_port import ControlPort, control_signature
+from mellivora.rtl.exchange_link import exchange_link
 from mellivora.rtl.front import NAMES, WORKERS, Front
 from mellivora.rtl.interfaces import PC_BITS, READ_CYCLES
 from mellivora.rtl.load_engine import LoadEngine
@@ -17,7 +18,7 @@ from mellivora.rtl.matrix_engine import MatrixEngine
 from mellivora.rtl.memory_link import load_link, store_link
 from mellivora.rtl.pipeline import register
 from mellivora.rtl.sharing import share
-from mellivora.rtl.store_engine import StoreEngine
+from mellivora.rtl.store_engine import StoreEngine, store_read_bytes
 from mellivora.rtl.vector_engine import READS as VECTOR_READS
 from mellivora.rtl.vector_engine import VectorEngine, d_bytes, write_widths
 from mellivora.spec import ChipSpec
@@ -37,11 +38,9 @@ def scratchpad(chip: ChipSpec, *, ecc: bool = False) -> BankedMemory:
     reads = {"matrix_a": 32, "matrix_a_scale": 1, "matrix_b0": 2 * chip.columns,
              "matrix_b1": 2 * chip.columns}  # fmt: skip
     reads |= {f"vector_{name}": 4 * lanes for name in VECTOR_READS[:3]}
-    reads |= {"vector_d": d_bytes(lanes), "store": burst}
+    reads |= {"vector_d": d_bytes(lanes), "store": store_read_bytes(chip)}
     writes = {f"vector_w{i}": width for i, width in enumerate(write_widths(lanes))}
-    writes |= {"load": burst}
-    if chip.cores > 1:
-        writes |= {"exchange": chip.exchange_bytes_per_cycle}
+    writes |= {"load": burst, "exchange": chip.exchange_bytes_per_cycle}
     bank_bytes = 32
     widest = max(*reads.values(), *writes.values())
     banks = chip.sram_banks
@@ -94,11 +93,8 @@ class Core(wiring.Component):
             "start_sequence": Out(32 * WORKERS),
             "end_valid": Out(self.ends),
             "end_sequence": Out(32 * self.ends),
+            "exchange": Out(exchange_link(chip)),
         }
-        if chip.cores > 1:
-            from mellivora.rtl.exchange import exchange_link
-
-            members["exchange"] = Out(exchange_link(chip))
         super().__init__(members)
 
     def elaborate(self, platform: object) -> Module:
@@ -133,9 +129,8 @@ class Core(wiring.Component):
             wiring.connect(m, wiring.flipped(link), engine.memory)
         for name in ("load", "store"):
             self._windows(m, engines[name], port, name)
-        if chip.cores > 1:
-            wiring.connect(m, wiring.flipped(self.exchange), engines["store"].exchange)
-            _join_write(m, engines["store"].exchange_write, pad.write_exchange)
+        wiring.connect(m, wiring.flipped(self.exchange), engines["store"].exchange)
+        _join_write(m, engines["store"].exchange_write, pad.write_exchange)
         self._trace(m, front, engines)
         return m
 
