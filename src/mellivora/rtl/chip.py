@@ -89,7 +89,7 @@ class Chip(wiring.Component):
                 m.d.comb += getattr(self, f"{name}_{i}").eq(getattr(core, name))
         m.submodules.exchange = share(network := Exchange(chip))
         for i, core in enumerate(cores):
-            wiring.connect(m, network.links[i], core.exchange)
+            wiring.connect(m, network.cores[i], core.exchange)
         self._control(m, cores)
         return m
 
