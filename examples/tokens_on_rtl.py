@@ -94,7 +94,9 @@ def main() -> None:
     print(f"{args.prompt}{made.text}")
     print(f"RTL = functional simulator: {made.on_rtl == made.functional}")
     print(f"RTL = graph interpreter:    {made.on_rtl == made.interpreter}")
-    print(f"{len(made.launches)} launches, {cycles:,} cycles, {time.perf_counter() - started:.0f} s")
+    print(
+        f"{len(made.launches)} launches, {cycles:,} cycles, {time.perf_counter() - started:.0f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The whole chip as RTL: peak rates, faults that move nothing, a memory that is not always ready."""
+"""The whole chip as RTL: peak rates, faults that move nothing, a memory that stalls."""
 
 from __future__ import annotations
 
@@ -44,20 +44,29 @@ def test_a_full_matmul_reaches_95_percent_of_peak():
 @pytest.mark.nightly
 def test_a_streaming_load_reaches_95_percent_of_the_port():
     chip = NANO.replace(name="nano_fast", dram_gbps=64)
-    run, _ = launch("loop 8 1\nload 0 0 0 0 r9 1 1 1\nhalt".replace("loop", "li r9 49152\nloop"), chip)
+    run, _ = launch(
+        "loop 8 1\nload 0 0 0 0 r9 1 1 1\nhalt".replace("loop", "li r9 49152\nloop"), chip
+    )
     assert not run.faults
     cycles = int(run.end[0].max()) - int(run.start[0][0])
     assert 8 * 49152 / cycles >= 0.95 * chip.core_port_bytes_per_cycle
 
 
-@pytest.mark.parametrize("text", [
-    "load 0 0 0 0 65 1 1 1", "store 0 0 0 0 65 1 1 1",  # a byte too many
-    "load 0 2 1 0 64 1 1 1", "store 0 2 0 0 1 1 1 1",  # begins in it, or past it
-    "li r9 -1\nload 0 r9 0 0 8 1 1 1", "li r9 -1\nstore 0 0 r9 0 8 1 1 1",
-    "load 1 0 0 0 8 1 1 1", "store 15 0 0 0 8 1 1 1",  # no such window
-    "li r9 -64\nscfg r9 0 0 64 0 0\nstore 0 0 0 0 8 2 1 1",
-    "li r9 2147483647\nlcfg r9 0 0 0 0 0\nload 0 0 0 0 8 2 1 1",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "load 0 0 0 0 65 1 1 1",
+        "store 0 0 0 0 65 1 1 1",  # a byte too many
+        "load 0 2 1 0 64 1 1 1",
+        "store 0 2 0 0 1 1 1 1",  # begins in it, or past it
+        "li r9 -1\nload 0 r9 0 0 8 1 1 1",
+        "li r9 -1\nstore 0 0 r9 0 8 1 1 1",
+        "load 1 0 0 0 8 1 1 1",
+        "store 15 0 0 0 8 1 1 1",  # no such window
+        "li r9 -64\nscfg r9 0 0 64 0 0\nstore 0 0 0 0 8 2 1 1",
+        "li r9 2147483647\nlcfg r9 0 0 0 0 0\nload 0 0 0 0 8 2 1 1",
+    ],
+)
 def test_a_program_that_leaves_its_window_moves_no_byte(text):
     dram = np.arange(BYTES, dtype=np.uint32).astype(np.uint8)
     before = dram.copy()
@@ -76,8 +85,14 @@ def test_a_program_that_leaves_its_window_moves_no_byte(text):
 def test_each_fault_cause_gives_the_same_record(cause):
     for seed in range(20):
         program = random_program(seed, NANO, fault=cause)
-        result = cosim(program.code, program.parameters, chip=NANO, dram=program.dram,
-                       windows=program.windows, limit_cycles=400_000)  # fmt: skip
+        result = cosim(
+            program.code,
+            program.parameters,
+            chip=NANO,
+            dram=program.dram,
+            windows=program.windows,
+            limit_cycles=400_000,
+        )
         assert result.equal, f"seed {seed}: {result.report()}"
         assert result.fault.cause == cause
 
@@ -89,8 +104,13 @@ def test_a_memory_that_stalls_changes_no_byte():
         machine.load(program.code)
         machine.run(program.parameters)
         dram = program.dram.copy()
-        run = chip_simulation(NANO).run(program.code, program.parameters, dram=dram,
-                                        windows=program.windows, stall_seed=seed + 1)  # fmt: skip
+        run = chip_simulation(NANO).run(
+            program.code,
+            program.parameters,
+            dram=dram,
+            windows=program.windows,
+            stall_seed=seed + 1,
+        )
         assert run.stopped
         assert not run.faults
         assert (dram == machine.dram).all(), f"seed {seed}"

@@ -10,7 +10,10 @@ from mellivora.spec import load_chip
 @pytest.mark.parametrize("name", ["nano", "micro", "m1"])
 def test_memories_have_the_size_of_the_chip(name):
     chip = load_chip(name)
-    for made, size in ((scratchpad(chip), chip.sram_bytes), (accumulators(chip), chip.accumulator_bytes)):
+    for made, size in (
+        (scratchpad(chip), chip.sram_bytes),
+        (accumulators(chip), chip.accumulator_bytes),
+    ):
         made._MustUse__used = True
         assert made.size_bytes == size
         widest = max(*made.reads.values(), *made.writes.values())
@@ -20,8 +23,15 @@ def test_memories_have_the_size_of_the_chip(name):
 def test_nano_elaborates_with_a_module_for_every_part():
     chip = load_chip("nano")
     text = rtlil(Core(chip))
-    for part in ("front_", "control_port_", "load_engine_", "store_engine_", "matrix_engine_",
-                 "vector_engine_", "banked_memory_"):  # fmt: skip
+    for part in (
+        "front_",
+        "control_port_",
+        "load_engine_",
+        "store_engine_",
+        "matrix_engine_",
+        "vector_engine_",
+        "banked_memory_",
+    ):
         assert f"module \\{part}" in text
 
 

@@ -66,8 +66,14 @@ def test_crashers_agree(path):
     text = path.read_text("utf-8")
     chip = CHIPS[head[1]]
     program = random_program(int(head[2]), chip)
-    result = cosim(assemble(text), program.parameters, chip=chip, dram=program.dram,
-                   windows=program.windows, limit_cycles=400_000)  # fmt: skip
+    result = cosim(
+        assemble(text),
+        program.parameters,
+        chip=chip,
+        dram=program.dram,
+        windows=program.windows,
+        limit_cycles=400_000,
+    )
     assert result.equal, result.report()
 
 
@@ -131,5 +137,3 @@ def test_equal_machines_say_so():
     assert result.equal
     assert result.report().startswith("equal: 2 operations, ")
     assert result.cycles == result.rtl_cycles > 100
-
-

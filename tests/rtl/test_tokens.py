@@ -1,7 +1,6 @@
-"""The small model writes on the RTL: prefill and decode, bits and cycles, against two other ways."""
+"""The small model writes on the RTL: prefill and decode, bits and cycles, two other ways."""
 
 import pytest
-
 from examples.tokens_on_rtl import write
 
 

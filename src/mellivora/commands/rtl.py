@@ -28,21 +28,33 @@ ACTIONS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions of `rtl`, each with its options."""
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
-    parts = {name: actions.add_parser(name, help=text, description=text, allow_abbrev=False)
-             for name, text in ACTIONS.items()}  # fmt: skip
+    parts = {
+        name: actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        for name, text in ACTIONS.items()
+    }
     for name, part in parts.items():
         part.add_argument("--json", action="store_true", help="print one JSON object on stdout")
         part.add_argument(
             "--chip", default="nano", metavar="CHIP", help="a preset or a TOML file (default: nano)"
         )
         if name in ("cosim", "wave"):
-            part.add_argument("program", nargs="?", metavar="PROGRAM",
-                              help="a text of instructions (.mva) or a compiled program (.mvp)")  # fmt: skip
+            part.add_argument(
+                "program",
+                nargs="?",
+                metavar="PROGRAM",
+                help="a text of instructions (.mva) or a compiled program (.mvp)",
+            )
             part.add_argument("--entry", metavar="NAME", help="of a compiled program")
-            part.add_argument("--parameters", default="", metavar="N,N,...",
-                              help="parameter memory, for LDP")  # fmt: skip
-            part.add_argument("--seed", type=whole(0), default=0, metavar="S",
-                              help="of the first random program (default: 0)")  # fmt: skip
+            part.add_argument(
+                "--parameters", default="", metavar="N,N,...", help="parameter memory, for LDP"
+            )
+            part.add_argument(
+                "--seed",
+                type=whole(0),
+                default=0,
+                metavar="S",
+                help="of the first random program (default: 0)",
+            )
     emit = parts["emit"]
     emit.add_argument("-o", "--output", required=True, metavar="FILE", help="Verilog to write")
     cosim = parts["cosim"]
@@ -64,8 +76,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     try:
         import amaranth  # noqa: F401
     except ImportError:
-        raise HostError("MV0923", "the hardware tools are not installed", given="amaranth",
-                        allowed="the extra `rtl`", hint="pip install 'mellivora[rtl]'") from None  # fmt: skip
+        raise HostError(
+            "MV0923",
+            "the hardware tools are not installed",
+            given="amaranth",
+            allowed="the extra `rtl`",
+            hint="pip install 'mellivora[rtl]'",
+        ) from None
     return globals()[f"_{args.action}"](args)
 
 
@@ -91,16 +108,21 @@ def _emit(args: argparse.Namespace) -> dict[str, Any]:
         "top": design.module_name,
         "file": output.name,
         "bytes": len(text.encode()),
-        "modules": sorted(line.split("(")[0].split()[1]
-                          for line in text.splitlines() if line.startswith("module ")),
+        "modules": sorted(
+            line.split("(")[0].split()[1]
+            for line in text.splitlines()
+            if line.startswith("module ")
+        ),
         "chip_toml": chip.text(),
-    }  # fmt: skip
+    }
     progress.say(f"writing {output}")
     _write(output, text)
     _write(output.with_suffix(".json"), json.dumps(manifest, indent=1) + "\n")
     progress.clear()
-    print(f"{output}: {manifest['bytes']:,} bytes, top {design.module_name}, "
-          f"{len(manifest['modules'])} modules")  # fmt: skip
+    print(
+        f"{output}: {manifest['bytes']:,} bytes, top {design.module_name}, "
+        f"{len(manifest['modules'])} modules"
+    )
     print(f"{output.with_suffix('.json')}: manifest")
     return manifest
 
@@ -116,8 +138,12 @@ def _cosim(args: argparse.Namespace) -> dict[str, Any]:
     from mellivora.rtl.random_runs import run_random
 
     if args.random and args.program:
-        raise UsageError("MV0891", "both a program and random ones are asked for",
-                         given=args.program, hint="give PROGRAM or --random, not both")  # fmt: skip
+        raise UsageError(
+            "MV0891",
+            "both a program and random ones are asked for",
+            given=args.program,
+            hint="give PROGRAM or --random, not both",
+        )
     chip, progress = _chip(args), Progress()
     started = time.perf_counter()
     if args.random:
@@ -127,14 +153,18 @@ def _cosim(args: argparse.Namespace) -> dict[str, Any]:
         def say(done: int, seed: int) -> None:
             progress.say(f"random programs: {done} of {args.random}, seed {seed}")
 
-        facts = run_random(chip, count=args.random, seed=args.seed, keep=keep, say=say, ecc=args.ecc)
+        facts = run_random(
+            chip, count=args.random, seed=args.seed, keep=keep, say=say, ecc=args.ecc
+        )
         progress.clear()
         for text in facts["reports"]:
             print(text)
-        print(f"{facts['programs']} programs, seeds {args.seed} to {args.seed + args.random - 1}: "
-              f"{facts['operations']:,} operations, {facts['cycles']:,} cycles; "
-              f"{facts['differing_bits']} bits and {facts['differing_cycles']} cycles differ, "
-              f"{facts['faults']} faulted as they should; {facts['seconds']:.0f} s")  # fmt: skip
+        print(
+            f"{facts['programs']} programs, seeds {args.seed} to {args.seed + args.random - 1}: "
+            f"{facts['operations']:,} operations, {facts['cycles']:,} cycles; "
+            f"{facts['differing_bits']} bits and {facts['differing_cycles']} cycles differ, "
+            f"{facts['faults']} faulted as they should; {facts['seconds']:.0f} s"
+        )
         return {**facts, "ok": not facts["failed_seeds"]}
     from mellivora.rtl.cosim import cosim
 
@@ -169,19 +199,31 @@ def _program(args: argparse.Namespace, chip: Any) -> tuple[Any, Any, Any, Any, A
     try:
         values = [int(v, 0) for v in args.parameters.split(",") if v]
     except ValueError:
-        raise UsageError("MV0892", "parameters are not numbers", given=args.parameters,
-                         allowed="whole numbers with commas between") from None  # fmt: skip
+        raise UsageError(
+            "MV0892",
+            "parameters are not numbers",
+            given=args.parameters,
+            allowed="whole numbers with commas between",
+        ) from None
     if not path.exists():
-        raise UsageError("MV0893", "there is no such program", given=str(path),
-                         hint="give a text of instructions or a .mvp file")  # fmt: skip
+        raise UsageError(
+            "MV0893",
+            "there is no such program",
+            given=str(path),
+            hint="give a text of instructions or a .mvp file",
+        )
     if path.suffix == ".mvp":
         from mellivora.isa.program import Program
 
         program = Program.load(path)
         name = args.entry or next(iter(program.entries))
         if name not in program.entries:
-            raise UsageError("MV0894", "the program has no such entry", given=name,
-                             allowed=", ".join(program.entries))  # fmt: skip
+            raise UsageError(
+                "MV0894",
+                "the program has no such entry",
+                given=name,
+                allowed=", ".join(program.entries),
+            )
         entry = program.entries[name]
         rows = [entry.parameter_memory(core, {}) for core in range(program.chip.cores)]
         for row in rows:
@@ -206,8 +248,14 @@ def _wave(args: argparse.Namespace) -> dict[str, Any]:
     progress.say(f"building the RTL of {chip.name} with what waves need")
     machine = chip_simulation(chip, wave=True)
     past = args.first + args.cycles
-    run = machine.run(code, np.atleast_1d(np.asarray(parameters, np.int32)), dram=dram,
-                      windows=windows, limit_cycles=past, wave=(output, args.first, past))  # fmt: skip
+    run = machine.run(
+        code,
+        np.atleast_1d(np.asarray(parameters, np.int32)),
+        dram=dram,
+        windows=windows,
+        limit_cycles=past,
+        wave=(output, args.first, past),
+    )
     progress.clear()
     last = min(run.cycles, past)
     print(f"{output}: cycles {args.first} to {last}, {output.stat().st_size:,} bytes")

@@ -82,7 +82,7 @@ inline void pack_a(MatmulJob& job, Buffer& room) {
         std::memcpy(part, from, 32);
         std::memcpy(codes + 32 * at, part, 32);
         const bool all_zero = job.scaled && !job.integer && !(part[0] | part[1] | part[2] | part[3]) &&
-                              job.a_scale[(live ? r : 0) * job.a_scale_stride + block] != 255;
+                              job.a_scale[(live ? r : 0) * job.a_scale_stride + block] < 128;
         if (wants_sums) {
           int32_t sum = 0;
           for (int k = 0; k < 32; ++k) sum += is_unsigned ? int32_t(from[k]) : int32_t(int8_t(from[k]));
@@ -95,7 +95,8 @@ inline void pack_a(MatmulJob& job, Buffer& room) {
           std::memcpy(flipped + 32 * at, part, 32);
         }
         // A block of zeros has the scale 2^-133, and subnormal factors are slow on many CPUs. Its dot product is
-        // zero, so the term is zero (or NaN where B's scale is NaN or infinite) whatever finite factor stands here.
+        // zero, so the term is zero (or NaN where B's scale is NaN or infinite) whatever factor of less than 1 stands
+        // here; a larger one could make the product of the scales infinite.
         scales[at] = !live || all_zero ? 0.0f : !job.scaled ? 1.0f
                    : e8m0(job.a_scale[r * job.a_scale_stride + block]) * fraction;
       }

@@ -84,8 +84,14 @@ class Chip(wiring.Component):
                 core.fetch_word.eq(getattr(self, f"fetch_word_{i}")),
                 getattr(self, f"running_{i}").eq(run),
             ]
-            for name in ("fetch_address", "done", "start_valid", "start_sequence", "end_valid",
-                         "end_sequence"):  # fmt: skip
+            for name in (
+                "fetch_address",
+                "done",
+                "start_valid",
+                "start_sequence",
+                "end_valid",
+                "end_sequence",
+            ):
                 m.d.comb += getattr(self, f"{name}_{i}").eq(getattr(core, name))
         m.submodules.exchange = share(network := Exchange(chip))
         for i, core in enumerate(cores):

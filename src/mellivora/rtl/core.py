@@ -35,8 +35,12 @@ def ends_of(chip: ChipSpec) -> int:
 def scratchpad(chip: ChipSpec, *, ecc: bool = False) -> BankedMemory:
     """The scratchpad of a core with a port for every stream."""
     lanes, burst = chip.lanes, chip.dram_burst_bytes
-    reads = {"matrix_a": 32, "matrix_a_scale": 1, "matrix_b0": 2 * chip.columns,
-             "matrix_b1": 2 * chip.columns}  # fmt: skip
+    reads = {
+        "matrix_a": 32,
+        "matrix_a_scale": 1,
+        "matrix_b0": 2 * chip.columns,
+        "matrix_b1": 2 * chip.columns,
+    }
     reads |= {f"vector_{name}": 4 * lanes for name in VECTOR_READS[:3]}
     reads |= {"vector_d": d_bytes(lanes), "store": store_read_bytes(chip)}
     writes = {f"vector_w{i}": width for i, width in enumerate(write_widths(lanes))}
@@ -104,8 +108,12 @@ class Core(wiring.Component):
         m.submodules.port = share(port := ControlPort(chip))
         pad, sums = scratchpad(chip, ecc=self.ecc), accumulators(chip)
         m.submodules.scratchpad, m.submodules.accumulators = share(pad), share(sums)
-        engines = {"load": LoadEngine(chip), "store": StoreEngine(chip),
-                   "matrix": MatrixEngine(chip), "vector": VectorEngine(chip)}  # fmt: skip
+        engines = {
+            "load": LoadEngine(chip),
+            "store": StoreEngine(chip),
+            "matrix": MatrixEngine(chip),
+            "vector": VectorEngine(chip),
+        }
         for name, engine in engines.items():
             m.submodules[name] = share(engine)
             place = getattr(front, name)
@@ -193,7 +201,9 @@ class Core(wiring.Component):
             for side in (near, far):
                 m.d.comb += [side.data.eq(mine.data), side.mask.eq(mine.mask)]
 
-    def _windows(self, m: Module, engine: LoadEngine | StoreEngine, port: ControlPort, name: str) -> None:
+    def _windows(
+        self, m: Module, engine: LoadEngine | StoreEngine, port: ControlPort, name: str
+    ) -> None:
         """The row of the window table that a DMA engine asks for, three cycles later."""
         asked = register(m, engine.window, f"{name}_window")
         for part in ("base", "limit"):
@@ -223,4 +233,6 @@ def _join_read(m: Module, reader: wiring.PureInterface, place: wiring.PureInterf
 
 
 def _join_write(m: Module, writer: wiring.PureInterface, place: wiring.PureInterface) -> None:
-    m.d.comb += [getattr(place, n).eq(getattr(writer, n)) for n in ("address", "enable", "data", "mask")]
+    m.d.comb += [
+        getattr(place, n).eq(getattr(writer, n)) for n in ("address", "enable", "data", "mask")
+    ]

@@ -42,6 +42,9 @@ WAVE_AROUND_CYCLES = 200
 """A wave of a difference begins so long before the instruction's start and ends after its end."""
 
 
+WATCHDOG = 7
+
+
 @dataclass(frozen=True)
 class Difference:
     """The first operation, in program order, whose result or time is not the same."""
@@ -122,10 +125,14 @@ def cosim(
     rows = [] if fault else _rows(code, values, spec)
     rtl_dram = dram.copy()
     run = chip_simulation(spec, ecc=ecc).run(
-        code, values, dram=rtl_dram, windows=windows, limit_cycles=limit_cycles,
-        trace_rows=max([len(r) for r in rows], default=4096) + 1)  # fmt: skip
-    result = CosimResult(spec.name, 0, run.cycles, sum(map(len, rows)), rtl=run,
-                         dram=rtl_dram)  # fmt: skip
+        code,
+        values,
+        dram=rtl_dram,
+        windows=windows,
+        limit_cycles=limit_cycles,
+        trace_rows=max([len(r) for r in rows], default=4096) + 1,
+    )
+    result = CosimResult(spec.name, 0, run.cycles, sum(map(len, rows)), rtl=run, dram=rtl_dram)
     if fault:
         _compare_fault(result, run, fault, code)
     elif run.faults or not run.stopped:
@@ -135,26 +142,40 @@ def cosim(
     if result.difference and wave:
         at = result.difference.cycle
         chip_simulation(spec, wave=True, ecc=ecc).run(
-            code, values, dram=dram.copy(), windows=windows, limit_cycles=run.cycles,
-            wave=(wave, at - WAVE_AROUND_CYCLES, at + WAVE_AROUND_CYCLES))  # fmt: skip
+            code,
+            values,
+            dram=dram.copy(),
+            windows=windows,
+            limit_cycles=run.cycles,
+            wave=(wave, at - WAVE_AROUND_CYCLES, at + WAVE_AROUND_CYCLES),
+        )
         result.wave = wave
     return result
 
 
-def _rows(code: npt.NDArray[np.uint64], values: npt.NDArray[np.int32], chip: ChipSpec) -> list[Rows]:
-    return [expand(code, values[core], core_id=core, cores=chip.cores) for core in range(chip.cores)]
+def _rows(
+    code: npt.NDArray[np.uint64], values: npt.NDArray[np.int32], chip: ChipSpec
+) -> list[Rows]:
+    return [
+        expand(code, values[core], core_id=core, cores=chip.cores) for core in range(chip.cores)
+    ]
 
 
-def _compare_fault(result: CosimResult, run: RtlRun, fault: Fault, code: npt.NDArray[np.uint64]) -> None:
+def _compare_fault(
+    result: CosimResult, run: RtlRun, fault: Fault, code: npt.NDArray[np.uint64]
+) -> None:
     record = fault.record  # type: ignore[attr-defined]
     expected = RtlFault(record.core, record.engine, record.pc, record.cause)
-    result.fault = run.faults[0] if run.faults else None
+    # A core that waits for one that has stopped is ended by the watchdog: an effect, no cause.
+    first = sorted(run.faults, key=lambda one: (one.cause == WATCHDOG, one.core))
+    result.fault = first[0] if first else None
     if result.fault == expected and not run.bus_error:
         return
     text = _text(code, expected.pc)
     got = "the bus was asked for bytes outside DRAM" if run.bus_error else str(result.fault)
     result.difference = Difference(
-        "fault", expected.core, expected.pc, text, fault.given, str(expected), got, run.cycles)  # fmt: skip
+        "fault", expected.core, expected.pc, text, fault.given, str(expected), got, run.cycles
+    )
 
 
 def _unexpected(
@@ -165,7 +186,8 @@ def _unexpected(
         one = run.faults[0]
         given = f"{one.engine}: {FAULTS.get(one.cause, '?')}"
         result.difference = Difference(
-            "fault", one.core, one.pc, _text(code, one.pc), "", "no fault", given, run.cycles)  # fmt: skip
+            "fault", one.core, one.pc, _text(code, one.pc), "", "no fault", given, run.cycles
+        )
         return
     for core, table in enumerate(rows):
         left = np.flatnonzero(run.end[core][: len(table)] < 0)
@@ -173,20 +195,33 @@ def _unexpected(
             row = table[left[0]]
             started = int(run.start[core][left[0]])
             result.difference = Difference(
-                "hang", core, int(row[R_PC]), _text(code, int(row[R_PC])), _operands(row),
-                "an end", f"none after {run.cycles} cycles; started {started}", run.cycles)  # fmt: skip
+                "hang",
+                core,
+                int(row[R_PC]),
+                _text(code, int(row[R_PC])),
+                _operands(row),
+                "an end",
+                f"none after {run.cycles} cycles; started {started}",
+                run.cycles,
+            )
             return
     result.difference = Difference("hang", 0, 0, "", "", "HALT", "not done", run.cycles)
 
 
 def _compare(
-    result: CosimResult, run: RtlRun, machine: Machine, rows: list[Rows], dram: Bytes,
+    result: CosimResult,
+    run: RtlRun,
+    machine: Machine,
+    rows: list[Rows],
+    dram: Bytes,
     code: npt.NDArray[np.uint64],
-) -> None:  # fmt: skip
+) -> None:
     chip = machine.chip
     timing = simulate(rows, chip)
     result.cycles = timing.cycles
-    result.rtl_cycles = max((int(end[: len(r)].max(initial=0)) for end, r in zip(run.end, rows)), default=0)
+    result.rtl_cycles = max(
+        (int(end[: len(r)].max(initial=0)) for end, r in zip(run.end, rows)), default=0
+    )
     for name in ("start", "end"):
         for core, table in enumerate(rows):
             expected = getattr(timing, name)[core]
@@ -197,22 +232,38 @@ def _compare(
                 at = int(wrong[0])
                 row = table[at]
                 result.difference = Difference(
-                    name, core, int(row[R_PC]), _text(code, int(row[R_PC])), _operands(row),
+                    name,
+                    core,
+                    int(row[R_PC]),
+                    _text(code, int(row[R_PC])),
+                    _operands(row),
                     f"start {timing.start[core][at]}, end {timing.end[core][at]}",
                     f"start {run.start[core][at]}, end {run.end[core][at]}",
-                    int(timing.start[core][at]))  # fmt: skip
+                    int(timing.start[core][at]),
+                )
     for core in range(chip.cores):
-        pads = ((0, machine.cores[core].scratchpad, run.scratchpads[core]),
-                (ACCUMULATOR_BASE, machine.cores[core].accumulators, run.accumulators[core]))  # fmt: skip
+        pads = (
+            (0, machine.cores[core].scratchpad, run.scratchpads[core]),
+            (ACCUMULATOR_BASE, machine.cores[core].accumulators, run.accumulators[core]),
+        )
         for base, expected, got in pads:
-            _compare_bytes(result, expected, got, core, base, rows[core], machine, timing.end[core], code)
+            _compare_bytes(
+                result, expected, got, core, base, rows[core], machine, timing.end[core], code
+            )
     _compare_bytes(result, machine.dram, dram, -1, 0, rows[0], machine, timing.end[0], code)
 
 
 def _compare_bytes(
-    result: CosimResult, expected: Bytes, got: Bytes, core: int, base: int, rows: Rows,
-    machine: Machine, end: Rows, code: npt.NDArray[np.uint64],
-) -> None:  # fmt: skip
+    result: CosimResult,
+    expected: Bytes,
+    got: Bytes,
+    core: int,
+    base: int,
+    rows: Rows,
+    machine: Machine,
+    end: Rows,
+    code: npt.NDArray[np.uint64],
+) -> None:
     wrong = np.flatnonzero(expected != got)
     if not len(wrong):
         return
@@ -224,16 +275,21 @@ def _compare_bytes(
     span = slice(at, at + 16)
     given = (-1, -1, "") if row < 0 else (int(rows[row][R_PC]), int(end[row]), _operands(rows[row]))
     result.difference = Difference(
-        "bits", max(core, 0), given[0], _text(code, given[0]), given[2],
+        "bits",
+        max(core, 0),
+        given[0],
+        _text(code, given[0]),
+        given[2],
         f"{where} {at:#x}: {expected[span].tobytes().hex(' ')}",
         f"{where} {at:#x}: {got[span].tobytes().hex(' ')} ({len(wrong)} bytes differ)",
-        given[1])  # fmt: skip
+        given[1],
+    )
 
 
 def _first_writer(
     wrong: npt.NDArray[np.int64], far: bool, base: int, rows: Rows, machine: Machine
 ) -> tuple[int, int]:
-    """(byte, row): the earliest operation in program order that is the last writer of a wrong byte."""
+    """(byte, row): the earliest operation that is the last writer of a wrong byte."""
     limits = [limit for _, limit in machine.windows]
     writer = np.full(int(wrong.max()) + 1, -1, np.int64)
     for index, row in enumerate(rows.tolist()):
@@ -258,11 +314,15 @@ def _first_writer(
 
 
 def _text(code: npt.NDArray[np.uint64], pc: int) -> str:
-    return disassemble(words_of(code[pc : pc + 1])[0]) if 0 <= pc < len(code) else "(no instruction)"
+    return (
+        disassemble(words_of(code[pc : pc + 1])[0]) if 0 <= pc < len(code) else "(no instruction)"
+    )
 
 
 def _operands(row: Rows) -> str:
     instruction = BY_OPCODE[int(row[R_OPCODE])]
     slots = [f"{n}={int(v)}" for n, v in zip(instruction.slots, row[R_SLOT:], strict=False)]
-    config = [f"{n}={int(v)}" for n, v in zip(instruction.config, row[R_CONFIG:], strict=False) if n]
+    config = [
+        f"{n}={int(v)}" for n, v in zip(instruction.config, row[R_CONFIG:], strict=False) if n
+    ]
     return f"{ENGINES[instruction.engine]} " + " ".join([*slots, *config])

@@ -1,6 +1,6 @@
-"""The RTL in the place of the functional simulator: launches of a compiled model, each co-simulated.
+"""The RTL in the place of the functional simulator: launches of a model, each co-simulated.
 
-    device._machine = RtlMachine.of(device)     what `examples/tokens_on_rtl.py` does
+    device._machine = RtlMachine(...)     what `examples/tokens_on_rtl.py` does
 
 Every launch runs on all three machines; a difference in one bit or one cycle raises.
 """

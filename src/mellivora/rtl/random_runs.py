@@ -29,8 +29,15 @@ def fault_of(seed: int) -> int | None:
 def run_seed(seed: int, chip: ChipSpec, *, ecc: bool = False) -> tuple[RandomProgram, CosimResult]:
     """The program of a seed, and what the machines say of it."""
     program = random_program(seed, chip, fault=fault_of(seed))
-    result = cosim(program.code, program.parameters, chip=chip, dram=program.dram,
-                   windows=program.windows, limit_cycles=LIMIT_CYCLES, ecc=ecc)  # fmt: skip
+    result = cosim(
+        program.code,
+        program.parameters,
+        chip=chip,
+        dram=program.dram,
+        windows=program.windows,
+        limit_cycles=LIMIT_CYCLES,
+        ecc=ecc,
+    )
     return program, result
 
 
@@ -43,10 +50,11 @@ def run_random(
     say: Callable[[int, int], None] | None = None,
     ecc: bool = False,
 ) -> dict[str, Any]:
-    """Programs of seeds seed .. seed + count - 1. Returns totals, and reports of those that differ."""
+    """Programs of `count` seeds from `seed` on. Returns totals, and reports of differences."""
     started = time.perf_counter()
     facts: dict[str, Any] = dict.fromkeys(
-        ("operations", "cycles", "differing_bits", "differing_cycles", "faults"), 0)  # fmt: skip
+        ("operations", "cycles", "differing_bits", "differing_cycles", "faults"), 0
+    )
     failed, reports = [], []
     for one in range(seed, seed + count):
         program, result = run_seed(one, chip, ecc=ecc)
@@ -64,8 +72,13 @@ def run_random(
         if say and (one - seed) % 16 == 0:
             say(one - seed + 1, one)
     seconds = time.perf_counter() - started
-    return {"programs": count, **facts, "failed_seeds": failed, "reports": reports,
-            "seconds": seconds}  # fmt: skip
+    return {
+        "programs": count,
+        **facts,
+        "failed_seeds": failed,
+        "reports": reports,
+        "seconds": seconds,
+    }
 
 
 def crasher(program: RandomProgram, chip: ChipSpec, result: CosimResult) -> str:

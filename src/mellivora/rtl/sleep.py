@@ -26,7 +26,11 @@ _RETURN = "\t\treturn changed;\n"
 def asleep(text: str) -> str:
     """The text of `write_cxxrtl -noflatten`, with modules that sleep."""
     text = _STRUCT.sub(lambda found: _module(found[1], found[2]), text)
-    text = re.sub(r"(?m)^bool (p_\w+)::eval\(performer \*performer\) \{", r"bool \1::eval_awake(performer *performer) {", text)
+    text = re.sub(
+        r"(?m)^bool (p_\w+)::eval\(performer \*performer\) \{",
+        r"bool \1::eval_awake(performer *performer) {",
+        text,
+    )
     text = text.replace(_EDGE, "bool posedge_p_clk = mellivora_edge;")
     head = "namespace cxxrtl_design {\n"
     assert text.count(head) == 1
@@ -35,7 +39,8 @@ def asleep(text: str) -> str:
 
 def _module(name: str, body: str) -> str:
     inputs = [port for port in _INPUT.findall(body) if port != "p_clk"]
-    assert body.count(_EVAL) == 1 and len(_COMMIT.findall(body)) == 1, name
+    assert body.count(_EVAL) == 1, name
+    assert len(_COMMIT.findall(body)) == 1, name
     widths = {port: re.search(rf"value<(\d+)> {port};", body)[1] for port in inputs}  # type: ignore[index]
     seen = "".join(f"\tvalue<{widths[port]}> seen_{port};\n" for port in inputs)
     same = " && ".join(f"{port} == seen_{port}" for port in inputs) or "true"

