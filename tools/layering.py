@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "explore":   _BELOW_RUNTIME | {"runtime", "report"},
     "testing":   _BELOW_RUNTIME | {"runtime"},
     "doctor":    {"native"},
-    "commands":  _BELOW_RUNTIME | {"runtime", "report", "serve", "explore", "doctor"},
+    "commands":  _BELOW_RUNTIME | {"runtime", "report", "serve", "explore", "doctor", "rtl"},
     "cli":       {"commands"},
     "__init__":  _BELOW_RUNTIME | {"runtime"},         # the public face
     "__main__":  {"cli"},

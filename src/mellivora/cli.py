@@ -29,6 +29,7 @@ COMMANDS = {
     "eval": "perplexity of a model on a text, as the chip computes it",
     "chip": "show a chip: what it is and what follows from it",
     "compile": "compile a model to a program file",
+    "rtl": "the chip as hardware: Verilog, co-simulation, waves, synthesis",
     "doctor": "say what this machine has and lacks",
 }
 
@@ -56,7 +57,7 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     chosen = next((word for word in argv if word in COMMANDS), None)
     for name, summary in COMMANDS.items():
         sub = choices.add_parser(name, help=summary, description=summary, allow_abbrev=False)
-        if name == chosen:  # the other five modules stay on disk
+        if name == chosen:  # the other modules stay on disk
             importlib.import_module(f"mellivora.commands.{name}").add_arguments(sub)
             sub.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return parser

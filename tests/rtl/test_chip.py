@@ -125,5 +125,5 @@ def test_windows_begin_at_bursts():
 
 def test_a_chip_with_more_than_a_burst_a_cycle_has_no_memory_port():
     with pytest.raises(SpecError) as error:
-        Chip(load_chip("m1")).elaborate(None)
+        Chip(load_chip("m1"))
     assert error.value.code == "MV0120"

@@ -1,10 +1,9 @@
-"""`mellivora rtl`: the chip as hardware: Verilog, co-simulation, waves, synthesis, FPGA."""
+"""`mellivora rtl`: the chip as hardware: Verilog, co-simulation, waves, synthesis."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ ACTIONS = {
     "cosim": "run a program on functional simulator, timing simulator and RTL, and compare",
     "wave": "write a VCD of a program on the RTL",
     "synth": "cell counts, area and longest path of the chip's blocks",
-    "fpga": "place and route a block on an open FPGA flow",
 }
 
 
@@ -66,8 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     wave.add_argument("-o", "--output", required=True, metavar="FILE", help="VCD to write")
     wave.add_argument("--first", type=whole(0), default=0, metavar="CYCLE", help="(default: 0)")
     wave.add_argument("--cycles", type=whole(1), default=2000, metavar="N", help="(default: 2000)")
-    for name in ("synth", "fpga"):
-        parts[name].add_argument("--block", metavar="NAME", help="one block (default: all)")
+    parts["synth"].add_argument("--block", metavar="NAME", help="one block (default: all)")
     parts["synth"].add_argument("--liberty", metavar="FILE", help="cells (default: generic gates)")
 
 
@@ -263,12 +260,28 @@ def _wave(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _synth(args: argparse.Namespace) -> dict[str, Any]:
-    from mellivora.rtl import synth
+    from mellivora.rtl.blocks import BLOCKS, count
+    from mellivora.rtl.synth import find_liberty, synthesise
 
-    return synth.command(_chip(args), block=args.block, liberty=args.liberty, out=sys.stdout)
-
-
-def _fpga(args: argparse.Namespace) -> dict[str, Any]:
-    from mellivora.rtl import fpga
-
-    return fpga.command(_chip(args), block=args.block, out=sys.stdout)
+    if args.block and args.block not in BLOCKS:
+        raise UsageError(
+            "MV0895", "no block has this name", given=args.block, allowed=", ".join(BLOCKS)
+        )
+    chip, progress = _chip(args), Progress()
+    liberty = Path(args.liberty) if args.liberty else find_liberty()
+    names = [args.block] if args.block else list(BLOCKS)
+    facts: dict[str, Any] = {}
+    rows = [f"{'block':15s} {'cells':>7s} {'um2':>9s} {'longest ps':>10s}  a core has"]
+    for name in names:
+        progress.say(f"synthesising {name}")
+        result = synthesise(BLOCKS[name][0](chip), liberty=liberty)
+        facts[name] = {**result.facts(), "count": count(name, chip)}
+        area = f"{result.area_um2:9.1f}" if result.area_um2 is not None else f"{'-':>9s}"
+        path = result.longest_path_ps
+        longest = f"{path:10.0f}" if path is not None else f"{'-':>10s}"
+        rows.append(f"{name:15s} {result.cell_count:7d} {area} {longest}  {count(name, chip)}")
+    progress.clear()
+    library = liberty.name if liberty else "generic gates (no cell library: --liberty FILE)"
+    print("\n".join(rows))
+    print(f"{library}; without wires; memories are not mapped")
+    return {"chip": chip.name, "library": library, "blocks": facts}

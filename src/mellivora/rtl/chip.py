@@ -14,7 +14,7 @@ from mellivora.rtl.core import Core, accumulators, ends_of, scratchpad
 from mellivora.rtl.exchange import Exchange
 from mellivora.rtl.front import WORKERS
 from mellivora.rtl.interfaces import ADDRESS_BITS, PC_BITS
-from mellivora.rtl.memory_port import MemoryPort
+from mellivora.rtl.memory_port import MemoryPort, check_memory_port
 from mellivora.rtl.sharing import share
 from mellivora.rtl.watchdog import Watchdog
 from mellivora.spec import ChipSpec
@@ -27,12 +27,14 @@ class Chip(wiring.Component):
     """The top level. The control port's address is a core's number, then the core's register.
 
     memory: AXI4 of one burst. fetch_*: a synchronous instruction memory for each core. All cores
-    start in the cycle after the last doorbell.
+    start in the cycle after the last doorbell. Raises SpecError MV0120 for a chip whose memory gives
+    more than a burst a cycle.
     """
 
     has_reset = True
 
     def __init__(self, chip: ChipSpec, *, ecc: bool = False) -> None:
+        check_memory_port(chip)
         self.chip, self.ecc = chip, ecc
         self.ends = ends_of(chip)
         self.module_name = f"mellivora_{chip.name}"
@@ -55,9 +57,12 @@ class Chip(wiring.Component):
 
     def memory_of(self, name: str) -> BankedMemory:
         """Geometry of a core's "scratchpad" or "accumulators"."""
-        if name == "scratchpad":
-            return scratchpad(self.chip, ecc=self.ecc)
-        return accumulators(self.chip)
+        made = scratchpad(self.chip, ecc=self.ecc)
+        if name != "scratchpad":
+            made._MustUse__used = True
+            made = accumulators(self.chip)
+        made._MustUse__used = True  # asked for its numbers, placed nowhere
+        return made
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

