@@ -27,8 +27,8 @@ class Chip(wiring.Component):
     """The top level. The control port's address is a core's number, then the core's register.
 
     memory: AXI4 of one burst. fetch_*: a synchronous instruction memory for each core. All cores
-    start in the cycle after the last doorbell. Raises SpecError MV0120 for a chip whose memory gives
-    more than a burst a cycle.
+    start in the cycle after the last doorbell. Raises SpecError MV0120 for a chip whose memory
+    gives more than a burst a cycle.
     """
 
     has_reset = True
