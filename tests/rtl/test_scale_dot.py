@@ -35,7 +35,7 @@ def test_bits(rng, simulation, same_bits):
         near = (low / np.where(np.isfinite(sb) & (sb != 0), np.abs(sb), 1)).astype(F32)
     near = power_of_two(np.clip(np.frexp(near)[1], -149, 127))
     sa = np.where(rng.random(dot.size) < 0.5, near, sa)
-    got = simulation(SCALE_DOT).results(SCALE_DOT.stages, dot=dot, sa=sa, sb=sb)["q"]
+    got = simulation(SCALE_DOT).results(SCALE_DOT.stages, dot=dot, sa=sa, sb=sb, integer=0)["q"]
     same_bits(got, SCALE_DOT.compute(dot, sa, sb), dot=dot, sa=sa.view(U32), sb=sb.view(U32))
 
 
@@ -45,7 +45,7 @@ def test_sums_of_codes_with_fp16_scales(rng, same_bits):
     dot = rng.integers(-(2**13), 2**13 + 1, 1_000_000) >> rng.integers(0, 13, 1_000_000)
     sa, _, sb = scales(dot.size, rng)
     sa[::2] = power_of_two(rng.integers(-149, -110, sa[::2].size))
-    got = sim.results(SCALE_DOT.stages, dot=dot, sa=sa, sb=sb)["q"]
+    got = sim.results(SCALE_DOT.stages, dot=dot, sa=sa, sb=sb, integer=0)["q"]
     same_bits(got, SCALE_DOT.compute(dot, sa, sb), dot=dot, sa=sa.view(U32), sb=sb.view(U32))
 
 
@@ -57,7 +57,16 @@ def test_the_widest_dot_fits():
 
 def test_cycles(simulation, changes_at):
     half, one, three, six = (int(F32(x).view(U32)) for x in (0.5, 1, 3, 6))
-    first = {"dot": 6, "sa": half, "sb": one}
+    first = {"dot": 6, "sa": half, "sb": one, "integer": 0}
     sim = simulation(SCALE_DOT)
     for change in ({"dot": 12}, {"sa": one}, {"sb": int(F32(2).view(U32))}):
         changes_at(sim, SCALE_DOT.stages, first, first | change, "q", (three, six))
+
+
+def test_integers_pass(simulation, rng):
+    """Whatever the scales are."""
+    dot = np.concatenate([rng.integers(-(2**21), 2**21 + 1, 100_000), [2**21, -1, 0, 1]])
+    sa, sb, _ = scales(dot.size, rng)
+    operands = {"dot": dot, "sa": sa, "sb": sb, "integer": 1}
+    got = simulation(SCALE_DOT).results(SCALE_DOT.stages, **operands)["q"]
+    np.testing.assert_array_equal(got, np.abs(dot) | (dot < 0).astype(np.int64) << 31)

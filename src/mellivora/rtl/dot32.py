@@ -2,7 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
-from amaranth.hdl import C, Module, Mux, Value, signed
+from amaranth.hdl import Module, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,24 +20,13 @@ PAIRS = data.ArrayLayout(signed(PAIR_BITS), BLOCK // 2)
 """a[0] + a[1], a[2] + a[3], ..."""
 
 
-def _sum_tree(m: Module, terms: list[Value], *, stages: int) -> Value:
-    """The sum of 32 terms, 5 levels over the stages: 2, 2, 1 of 3, a register after each stage."""
-    for stage in range(1, stages + 1):
-        for _ in range(1 if stage == stages else 2):
-            half = len(terms) // 2
-            terms = [
-                wire(m, terms[i] + terms[i + half], f"sum_{stage}_{half}_{i}") for i in range(half)
-            ]
-        terms = [register(m, term, f"terms_{stage}_{i}") for i, term in enumerate(terms)]
-    (total,) = terms
-    return total
-
-
 class Dot32(wiring.Component):
-    """dot = sum of a[i] * b[i] after 2 cycles: the rows of all products, then their sum.
+    """dot = sum of a[i] * b[i] after 2 cycles: all products in two halves, then their sum.
 
-    Two products are one sum of rows: bit k of b[i] and of b[i + 1] choose 0, a[i], a[i + 1] or
-    a[i] + a[i + 1]. `pairs` has the sums, made once for all columns; that halves the adders here.
+    Bit k of b[i] and of b[i + 1] choose 0, a[i], a[i + 1] or a[i] + a[i + 1]. `pairs` has the sums,
+    made once for all columns. That is what the three products of a pair say: of their right
+    factors no two have the same bit, so in hardware their rows are one, and half as many as with
+    a[i] * b[i] + a[i + 1] * b[i + 1] are left to add.
     """
 
     a: In(CODES)
@@ -49,30 +38,30 @@ class Dot32(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         halves = []
-        single = [wire(m, self.a[i].as_signed(), f"a_{i}") for i in range(BLOCK)]
         for start in (0, BLOCK // 2):
-            total: Value = C(0, 1)
-            for k in range(CODE_BITS):
-                rows = []
-                for i in range(start, start + BLOCK // 2, 2):
-                    x, y = self.b[i][k], self.b[i + 1][k]
-                    first, second = Mux(x & ~y, single[i], 0), Mux(y & ~x, single[i + 1], 0)
-                    both = Mux(x & y, self.pairs[i // 2].as_signed(), 0)
-                    row = wire(m, (first | second | both)[:PAIR_BITS].as_signed(), f"row_{i}_{k}")
-                    rows.append(row << k)
-                while len(rows) > 1:
-                    rows = [x + y for x, y in zip(rows[::2], rows[1::2])]
-                    rows = [wire(m, row, f"rows_{start}_{k}_{len(rows)}") for row in rows]
-                # The last bit of b counts negative.
-                total = total - rows[0] if k == CODE_BITS - 1 else total + rows[0]
-                total = wire(m, total, f"total_{start}_{k}")
+            products: list[Value] = []
+            for i in range(start, start + BLOCK // 2, 2):
+                x, y = self.b[i][:CODE_BITS], self.b[i + 1][:CODE_BITS]
+                for left, right in (
+                    (self.a[i], x & ~y),
+                    (self.a[i + 1], y & ~x),
+                    (self.pairs[i // 2], x & y),
+                ):
+                    bits = wire(m, right, f"choice_{i}")[:CODE_BITS]
+                    term = Signal(signed(PAIR_BITS + CODE_BITS), name=f"term_{i}")
+                    wide = Signal(signed(PAIR_BITS), name=f"wide_{i}")
+                    m.d.comb += [wide.eq(left), term.eq(wide * bits.as_signed())]
+                    products.append(term)
+            total = products[0]
+            for n, term in enumerate(products[1:]):
+                total = wire(m, total + term, f"total_{start}_{n}")
             halves.append(register(m, total[: DOT_BITS - 1].as_signed(), f"half_{start}"))
         m.d.comb += self.dot.eq(register(m, (halves[0] + halves[1])[:DOT_BITS].as_signed(), "dot"))
         return m
 
 
 class Sum32(wiring.Component):
-    """total = sum of a[i] after 4 cycles; one serves all columns (Q4_1)."""
+    """total = sum of a[i] after 2 cycles, in step with Dot32; one serves all columns (Q4_1)."""
 
     a: In(CODES)
     total: Out(signed(SUM_BITS))
@@ -80,8 +69,12 @@ class Sum32(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        codes = [register(m, self.a[i], f"code_{i}") for i in range(BLOCK)]
-        m.d.comb += self.total.eq(_sum_tree(m, codes, stages=3))
+        parts: list[Value] = []
+        for start in range(0, BLOCK, BLOCK // 4):
+            codes = [self.a[i].as_signed() for i in range(start, start + BLOCK // 4)]
+            parts.append(register(m, sum(codes[1:], codes[0]), f"part_{start}"))
+        total = sum(parts[1:], parts[0])[:SUM_BITS].as_signed()
+        m.d.comb += self.total.eq(register(m, total, "total"))
         return m
 
 
@@ -102,5 +95,5 @@ def sum32(a: npt.ArrayLike) -> npt.NDArray[np.int64]:
 
 
 DOT32 = Primitive(name="dot32", compute=dot32, create=Dot32, stages=2)
-SUM32 = Primitive(name="sum32", compute=sum32, create=Sum32, stages=4)
+SUM32 = Primitive(name="sum32", compute=sum32, create=Sum32, stages=2)
 """MATRIX's products; the sum of codes goes beside them for Q4_1."""

@@ -14,19 +14,21 @@ from mellivora.rtl.primitive import Primitive
 class Fp32Add(wiring.Component):
     """q = fl(a + b) after `stages` cycles: 3, or 2 with the first two in one.
 
+    integers: has a port `integer`, with which q = a + the 22 low bits of b, taken off if b's top bit
+    is 1, modulo 2^32: the accumulator of MATRIX. The sum is made in the first stage and goes where
+    the larger number would.
+
     1  order by magnitude, how far apart
     2  align with guard, round and sticky bits, add or subtract
     3  round, or where many leading bits cancelled, normalise as far as the exponent allows
     """
 
-    a: In(32)
-    b: In(32)
-    q: Out(32)
-
-    def __init__(self, *, stages: int = 3) -> None:
+    def __init__(self, *, stages: int = 3, integers: bool = False) -> None:
         assert stages in (2, 3)
-        self.stages, self.module_name = stages, "fp32_add" if stages == 3 else "fp32_add_2"
-        super().__init__()
+        self.stages, self.integers = stages, integers
+        self.module_name = ("fp32_add" if stages == 3 else "fp32_add_2") + integers * "_integer"
+        choice = {"integer": In(1)} if integers else {}
+        super().__init__({"a": In(32), "b": In(32), **choice, "q": Out(32)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -38,25 +40,37 @@ class Fp32Add(wiring.Component):
         nan = x.nan | y.nan | (x.infinite & y.infinite & opposite)
 
         gap = 1 if self.stages == 3 else 0
+        integer = self.integer if self.integers else C(0, 1)
+        off = self.b[31]
+        size = wire(m, Cat(self.b[:22], C(0, 10)) ^ off.replicate(32), "size")
+        whole = wire(m, (self.a + size + off)[:32], "whole")
         far = wire(m, distance[5:].any(), "far")
         amount = register(m, distance[:5] | far.replicate(5), "amount", stages=gap)
-        larger = register(m, x.significand, "larger_1", stages=gap)
-        smaller = register(m, y.significand, "smaller_1", stages=gap)
-        subtract = register(m, opposite, "subtract_1", stages=gap)
+        larger = Mux(integer, whole[:24], x.significand)
+        larger = register(m, larger, "larger_1", stages=gap)
+        smaller = Mux(integer, 0, y.significand)
+        smaller = register(m, smaller, "smaller_1", stages=gap)
+        subtract = register(m, opposite & ~integer, "subtract_1", stages=gap)
+        exponent = wire(m, Mux(integer, whole[24:], x.exponent), "exponent_0")
         aligned = shift_right(m, Cat(C(0, 2), smaller), amount, "align")  # 27 bits
         flipped = wire(m, aligned ^ subtract.replicate(len(aligned)), "flipped")
         total = wire(m, (Cat(C(0, 3), larger) + Cat(flipped, subtract) + subtract)[:28], "total")
 
+        total_2 = register(m, total, "total_2")
+        exponent = register(m, exponent, "exponent", stages=gap + 1)
         q = _finish(
             m,
-            total=register(m, total, "total_2"),
-            exponent=register(m, x.exponent, "exponent", stages=gap + 1),
+            total=total_2,
+            exponent=exponent,
             # x is the larger, so its sign holds, but an exact 0 is +0 unless both are negative.
             sign=register(m, x.sign, "sign", stages=gap + 1),
             both=register(m, x.sign & y.sign, "both", stages=gap + 1),
             nan=register(m, nan, "nan", stages=gap + 1),
             infinite=register(m, x.infinite, "infinite", stages=gap + 1),
         )
+        if self.integers:
+            integer_2 = register(m, integer, "integer", stages=gap + 1)
+            q = Mux(integer_2, Cat(total_2[3:27], exponent), q)
         m.d.comb += self.q.eq(register(m, q, "q_out"))
         return m
 

@@ -26,7 +26,8 @@ class ScaleDot(wiring.Component):
     """q = fl(float(dot) * fl(sa * sb)) after 5 cycles.
 
     sa: plus or minus a power of two, or NaN. sb: a power of two or a widened FP16 number; `half`
-    promises FP16. With other operands q has no meaning.
+    promises FP16. With other operands q has no meaning. `integer` passes dot on
+    instead: its size in the low bits of q, its sign in the top bit.
 
     1  the scales' exponents added; the size of dot
     2  the scales' product rounded; leading zeros of dot
@@ -38,16 +39,20 @@ class ScaleDot(wiring.Component):
     def __init__(self, bits: int = DOT_BITS, *, half: bool = False) -> None:
         self.bits, self.half = bits, half
         self.module_name = "scale_dot" if bits == DOT_BITS else f"scale_dot_{bits}"
-        super().__init__({"dot": In(signed(bits)), "sa": In(32), "sb": In(32), "q": Out(32)})
+        ports = {"dot": In(signed(bits)), "sa": In(32), "sb": In(32), "integer": In(1)}
+        super().__init__({**ports, "q": Out(32)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         width = self.bits - 1
         negative = self.dot < 0
         size_1 = register(m, Mux(negative, -self.dot, self.dot)[:width], "size_1")
-        number_1 = registers(m, _operands(m, self.sa, self.sb, half=self.half), "number_1")
+        number = _operands(m, self.sa, self.sb, half=self.half)
+        number.sign &= ~self.integer
+        number_1 = registers(m, number, "number_1")
         number_1.sign ^= register(m, negative, "negative_1")
 
+        integer_2 = register(m, self.integer, "integer_2", stages=2)
         count, _ = leading_zeros(m, size_1, "zeros")
         size_2, count_2 = register(m, size_1, "size_2"), register(m, count, "count_2")
         scale = _round(m, number_1, width)
@@ -57,25 +62,29 @@ class ScaleDot(wiring.Component):
         # The top bit of size times significand has this exponent field; 1 is the least there is.
         field = wire(m, number_2.exponent + width, "field")
         room = wire(m, field - 1, "room")
-        shift = wire(m, Mux(room < count_2, room, count_2)[: len(count_2)], "shift")
+        shift = Mux(room < count_2, room, count_2)[: len(count_2)]
+        shift = wire(m, Mux(integer_2, 0, shift), "shift")
         size_3 = register(m, shift_left(m, size_2, shift, "norm"), "size_3")
         number_2.exponent = wire(m, (field - shift)[:9], "left")
+        number_2.significand = Mux(integer_2, 1, number_2.significand)[:SCALE_BITS]
         number_3 = registers(m, number_2, "number_3")
 
         product = register(m, size_3 * number_3.significand, "product")
-        rest = registers(m, number_3, "number_4")
-        once = wire(m, ~product[-1] & (rest.exponent > 1), "once")
+        number_4 = registers(m, number_3, "number_4")
+        once = wire(m, ~product[-1] & (number_4.exponent > 1), "once")
         padding = C(0, max(0, 26 - len(product)))
         packed = round_pack(
             m,
-            sign=rest.sign,
-            exponent=(rest.exponent - once)[:9],
+            sign=number_4.sign,
+            exponent=(number_4.exponent - once)[:9],
             significand=Cat(padding, Mux(once, product << 1, product)[: len(product)]),
-            nan=rest.nan,
-            infinite=rest.infinite,
+            nan=number_4.nan,
+            infinite=number_4.infinite,
             name="round",
         )
-        m.d.comb += self.q.eq(register(m, packed, "q_out"))
+        integer = register(m, integer_2, "integer_4", stages=2)
+        whole = Cat(product[:width], C(0, 31 - width), number_4.sign)
+        m.d.comb += self.q.eq(register(m, Mux(integer, whole, packed), "q_out"))
         return m
 
 

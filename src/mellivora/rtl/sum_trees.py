@@ -27,13 +27,14 @@ _SUM, _CARRY, _INVERT, _PRODUCT = 66.0, 34.0, 15.0, 26.0
 
 @dataclass(order=True)
 class _Bit:
-    """One bit of a column, at the earliest `time`. pair: a product of these, not made yet."""
+    """One bit of a column, at the earliest `time`. pairs: what they
+    have in products, one of which at most is 1; not made yet."""
 
     time: float
     serial: int
     net: Net = field(compare=False, default=0)
     inverted: bool = field(compare=False, default=False)  # the net holds the bit's complement
-    pair: tuple[Net, Net] | None = field(compare=False, default=None)
+    pairs: tuple[tuple[Net, Net], ...] = field(compare=False, default=())
     either: bool = field(compare=False, default=False)  # cheap in both kinds
 
 
@@ -50,19 +51,25 @@ class _Tree:
 
     # ------------------------------------------------------------------------------ terms
 
-    def product(self, a: list[Net], b: list[Net], signs: tuple[bool, bool], negated: bool) -> int:
-        """Adds a * b; returns the constant that goes with it."""
+    def product(
+        self, factors: list[tuple[list[Net], list[Net]]], signs: tuple[bool, bool], negated: bool
+    ) -> int:
+        """Adds the sum of a * b over the factors, of whose b's no two have the same bit; returns
+        the constant that goes with it."""
         constant = 0
-        for i, x in enumerate(a):
-            for j, y in enumerate(b):
+        a, b = factors[0]
+        for i in range(len(a)):
+            for j in range(len(b)):
                 negative = negated ^ (signs[0] and i == len(a) - 1) ^ (signs[1] and j == len(b) - 1)
-                if "0" in (x, y):
-                    continue
-                if x == "1" or y == "1":
+                pairs = [(x[i], y[j]) for x, y in factors]
+                pairs = [pair for pair in pairs if "0" not in pair]
+                if len(pairs) == 1 and "1" in pairs[0]:
+                    x, y = pairs[0]
                     constant += self.term(y if x == "1" else x, i + j, negative)
-                    continue
-                constant -= negative << (i + j)
-                self._put(i + j, _PRODUCT, pair=(x, y), inverted=negative, either=True)
+                elif pairs:
+                    constant -= negative << (i + j)
+                    what = {"inverted": negative, "either": True}
+                    self._put(i + j, _PRODUCT * min(2, len(pairs)), pairs=tuple(pairs), **what)
         return constant
 
     def term(self, bit: Net, column: int, negative: bool) -> int:
@@ -153,8 +160,14 @@ class _Tree:
     def _net(self, bit: _Bit, kind: bool) -> Net:
         """A net that holds the bit, inverted if `kind`. A product or a term with `inverted` is
         itself counted inverted."""
-        if bit.pair:
-            return self._gate("NAND" if bit.inverted != kind else "AND", *bit.pair)
+        if len(bit.pairs) == 1:
+            return self._gate("NAND" if bit.inverted != kind else "AND", *bit.pairs[0])
+        if bit.pairs:
+            first, *others = (self._gate("AND", *pair) for pair in bit.pairs)
+            for n, other in enumerate(others):
+                last = n == len(others) - 1
+                first = self._gate("NOR" if last and bit.inverted != kind else "OR", first, other)
+            return first
         return bit.net if bit.inverted == kind else self._gate("NOT", bit.net)
 
     def _full_adder(self, nets: list[Net]) -> tuple[Net, Net, bool]:
@@ -247,6 +260,7 @@ def _expand(module: dict[str, Any], library: Library | None) -> int:
     cells = module["cells"]
     sums = {n: _sum(c) for n, c in cells.items() if c["type"] in ("$mul", "$macc_v2")}
     kept = _keep_carries(module, sums)
+    literals = _Literals(module)
     next_net = 1 + max(_numbers(module), default=1)
     for name in sums:
         cells.pop(name)
@@ -258,8 +272,8 @@ def _expand(module: dict[str, Any], library: Library | None) -> int:
         tree = _Tree(module, name, library, next_net)
         width = len(sums[kept[name][1]].y) if name in kept else len(one.y)
         constant = 0
-        for a, b, a_signed, b_signed, negated in one.products:
-            constant += tree.product(a, b, (a_signed, b_signed), negated)
+        for factors, signs, negated in _together(one.products, literals):
+            constant += tree.product(factors, signs, negated)
         for bits, is_signed, negated in one.addends:
             constant += tree.word(bits, is_signed, negated)
         rows = tree.rows(width, constant % (1 << width))
@@ -272,6 +286,66 @@ def _expand(module: dict[str, Any], library: Library | None) -> int:
             tree.add(*rows, one.y)
         next_net = tree.next_net
     return len(sums)
+
+
+def _extended(word: list[Net], i: int, is_signed: bool) -> Net:
+    return word[i] if i < len(word) else word[-1] if is_signed else "0"
+
+
+class _Literals:
+    """Which nets and complements of nets a bit is the conjunction of, as far as it can be seen."""
+
+    def __init__(self, module: Mapping[str, Any]) -> None:
+        self.drivers: dict[Net, tuple[str, list[Net]]] = {}
+        for cell in module["cells"].values():
+            kind, pins = cell["type"], cell["connections"]
+            if kind not in ("$and", "$not"):
+                continue
+            words = [pins[pin] for pin in "AB" if pin in pins]
+            for i, bit in enumerate(pins["Y"]):
+                if all(i < len(word) for word in words):
+                    self.drivers[bit] = kind, [word[i] for word in words]
+        self.known: dict[Net, frozenset[tuple[Net, bool]]] = {}
+
+    def of(self, bit: Net) -> frozenset[tuple[Net, bool]]:
+        if bit not in self.known:
+            kind, inputs = self.drivers.get(bit, ("", []))
+            if kind == "$and":
+                found = frozenset().union(*(self.of(one) for one in inputs))
+            elif kind == "$not":
+                found = frozenset([(inputs[0], False)])
+            else:
+                found = frozenset([(bit, True)])
+            self.known[bit] = found
+        return self.known[bit]
+
+    def exclude(self, x: Net, y: Net) -> bool:
+        """The two bits are never both 1."""
+        if "0" in (x, y):
+            return True
+        return any((net, not straight) in self.of(y) for net, straight in self.of(x))
+
+
+_Factors = list[tuple[list[Net], list[Net]]]
+
+
+def _together(
+    products: list[tuple[list[Net], list[Net], bool, bool, bool]], literals: _Literals
+) -> list[tuple[_Factors, tuple[bool, bool], bool]]:
+    """Products in groups of which no two right factors have the same bit: they share their rows."""
+    groups: list[tuple[_Factors, tuple[bool, bool], bool]] = []
+    for a, b, a_signed, b_signed, negated in products:
+        signs = (a_signed, b_signed)
+        for factors, their_signs, their_negated in groups:
+            same = (len(factors[0][1]), their_signs, their_negated) == (len(b), signs, negated)
+            if same and all(
+                literals.exclude(x, y) for _, other in factors for x, y in zip(b, other)
+            ):
+                factors.append((a, b))
+                break
+        else:
+            groups.append(([(a, b)], signs, negated))
+    return groups
 
 
 def _keep_carries(module: dict[str, Any], sums: dict[str, _Sum]) -> dict[str, tuple[str, str]]:
