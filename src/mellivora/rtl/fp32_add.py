@@ -14,9 +14,8 @@ from mellivora.rtl.primitive import Primitive
 class Fp32Add(wiring.Component):
     """q = fl(a + b) after `stages` cycles: 3, or 2 with the first two in one.
 
-    integers: has a port `integer`, with which q = a + the 22 low bits of b, taken off if b's top bit
-    is 1, modulo 2^32: the accumulator of MATRIX. The sum is made in the first stage and goes where
-    the larger number would.
+    integers: has a port `integer`, with which q = a + the 22 low bits of b, or a less these if b's
+    top bit is 1, modulo 2^32: MATRIX accumulates so. The sum goes where the larger number would.
 
     1  order by magnitude, how far apart
     2  align with guard, round and sticky bits, add or subtract
