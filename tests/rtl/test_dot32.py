@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mellivora.rtl.dot32 import CODE_BITS, DOT32, SUM32, SUM_BITS
+from mellivora.rtl.dot32 import CODE_BITS, DOT32, PAIR_BITS, SUM32, SUM_BITS, pair_sums
 from mellivora.rtl.scale_dot import DOT_BITS
 from mellivora.rtl.simulate import pack
 
@@ -28,7 +28,9 @@ def codes(rng):
 def test_dot_bits(codes, simulation, same_bits):
     """2^18 blocks: 8 million products."""
     a, b = codes
-    got = simulation(DOT32).results(DOT32.stages, a=pack(a, CODE_BITS), b=pack(b, CODE_BITS))["dot"]
+    operands = {"a": pack(a, CODE_BITS), "b": pack(b, CODE_BITS)}
+    operands["pairs"] = pack(pair_sums(a), PAIR_BITS)
+    got = simulation(DOT32).results(DOT32.stages, **operands)["dot"]
     same_bits(signed(got, DOT_BITS), DOT32.compute(a, b))
 
 
@@ -40,7 +42,9 @@ def test_sum_bits(codes, simulation, same_bits):
 
 def test_cycles(simulation, changes_at):
     ones, twos = (pack(np.full((1, 32), n), CODE_BITS)[0] for n in (1, 2))
-    first, second = {"a": ones, "b": ones}, {"a": ones, "b": twos}
+    pairs = pack(np.full((1, 16), 2), PAIR_BITS)[0]
+    first = {"a": ones, "b": ones, "pairs": pairs}
+    second = first | {"b": twos}
     changes_at(simulation(DOT32), DOT32.stages, first, second, "dot", (32, 64))
     sim = simulation(SUM32)
     changes_at(sim, SUM32.stages, {"a": ones}, {"a": twos}, "total", (32, 64))

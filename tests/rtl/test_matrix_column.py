@@ -4,17 +4,19 @@ import numpy as np
 import pytest
 
 from mellivora import numerics
-from mellivora.rtl.dot32 import CODE_BITS
+from mellivora.rtl.dot32 import CODE_BITS, PAIR_BITS, pair_sums
 from mellivora.rtl.matrix_column import (
     ACC_STAGE,
     COLUMN_STAGES,
     MATRIX_COLUMN,
+    SCALE_STAGE,
     SUM_STAGE,
     Accumulate,
 )
 from mellivora.rtl.simulate import pack
 
 F32, U32 = np.float32, np.uint32
+LATE = {"a_sum": SUM_STAGE} | dict.fromkeys(("sa", "sb", "minimum"), SCALE_STAGE)
 B_FORMATS = ["mxint8", "x2", "x3", "mxfp6", "mxfp4", "q8_0", "q4_0", "q4_1"]
 
 
@@ -26,21 +28,31 @@ def column(simulation):
 def step(column, mode, *, a, b, acc, sa=1.0, sb=1.0, minimum=0.0):
     """One step on each row, by the hardware; the same operands as `compute` takes."""
     f32 = {name: np.asarray(x, F32) for name, x in (("sa", sa), ("sb", sb), ("minimum", minimum))}
-    late = {"acc": ACC_STAGE[mode], "a_sum": SUM_STAGE}
+    late = {"acc": ACC_STAGE[mode], **LATE}
     operands = {"a": pack(a, CODE_BITS), "b": pack(b, CODE_BITS), "acc": acc, **f32}
+    operands["pairs"] = pack(pair_sums(a), PAIR_BITS)
     return column.results(
         COLUMN_STAGES[mode], late=late, mode=int(mode), a_sum=np.sum(a, axis=1), **operands
     )["q"]
 
 
 def operands_of(count, corners, rng):
-    """Codes of all 9 bits; scales and accumulators of all kinds, mostly such that terms matter."""
+    """Codes of all 9 bits; scales and accumulators of all kinds, mostly such that terms matter.
+
+    B's scales are powers of two and FP16 numbers, its minima FP16.
+    """
     a, b = rng.integers(-256, 256, (2, count, 32))
     a[:2], b[:2] = -256, -256
     everyday = np.ldexp(rng.standard_normal((3, count)), rng.integers(-20, 20, (3, count)))
     acc, sb, minimum = everyday.astype(F32).view(U32)
-    for x in (acc, sb, minimum):
-        x[::5] = rng.choice(corners, x[::5].size)
+    acc[::5] = rng.choice(corners, acc[::5].size)
+    halves = np.arange(65536, dtype=np.uint16).view(np.float16)
+    with np.errstate(over="ignore"):
+        sb, minimum = (x.view(F32).astype(np.float16) for x in (sb, minimum))
+    for x in (sb, minimum):
+        x[::5] = rng.choice(halves, x[::5].size)
+    sb, minimum = (x.astype(F32).view(U32) for x in (sb, minimum))
+    sb[::3] = numerics.from_e8m0(rng.integers(0, 256, sb[::3].size)).view(U32)
     wild = rng.integers(0, 256, count)
     sa = numerics.from_e8m0(np.where(rng.random(count) < 0.1, wild, rng.integers(110, 140, count)))
     return {"a": a, "b": b, "acc": acc, "sa": sa, "sb": sb.view(F32), "minimum": minimum.view(F32)}
@@ -104,10 +116,10 @@ def test_cycles(mode, column, changes_at):
     ones, twos = (pack(np.full((1, 32), n), CODE_BITS)[0] for n in (1, 2))
     scale = int(F32(1).view(U32))
     first = {"mode": int(mode), "a": ones, "b": ones, "sa": scale, "sb": scale, "minimum": scale}
-    first |= {"a_sum": 32, "acc": 0}
+    first |= {"a_sum": 32, "acc": 0, "pairs": pack(np.full((1, 16), 2), PAIR_BITS)[0]}
     value = (lambda x: x) if mode == Accumulate.INTEGER else (lambda x: int(F32(x).view(U32)))
     base = 64 if mode == Accumulate.OFFSET else 32
-    late = {"acc": ACC_STAGE[mode], "a_sum": SUM_STAGE}
+    late = {"acc": ACC_STAGE[mode], **LATE}
     changes = [({"b": twos}, base + 32), ({"acc": value(100)}, base + 100)]
     if mode == Accumulate.OFFSET:
         changes.append(({"a_sum": 33}, base + 1))
@@ -132,9 +144,13 @@ def test_modes_may_follow_each_other_after_three_cycles(column, corners, rng, sa
         mode=np.pad(np.where(idle, Accumulate.SCALED, modes), (0, extra)),
         a=pack(wide["a"], CODE_BITS),
         b=pack(wide["b"], CODE_BITS),
+        pairs=pack(pair_sums(wide["a"]), PAIR_BITS),
         a_sum=np.pad(wide["a"].sum(axis=1), (SUM_STAGE, 0))[: count + extra],
         acc=acc,
-        **{name: wide[name] for name in ("sa", "sb", "minimum")},
+        **{
+            name: np.pad(wide[name], (SCALE_STAGE, 0))[: count + extra]
+            for name in ("sa", "sb", "minimum")
+        },
     )["q"]
     for mode in Accumulate:
         mine = rows[(modes == mode) & ~idle]

@@ -5,7 +5,7 @@ import pytest
 from tests.rtl.test_b_column import control
 
 from mellivora.isa.latency import ACCUMULATE_CYCLES
-from mellivora.rtl.dot32 import CODE_BITS
+from mellivora.rtl.dot32 import CODE_BITS, PAIR_BITS, pair_sums
 from mellivora.rtl.interfaces import READ_CYCLES, WRITE_CYCLES
 from mellivora.rtl.matrix_column import ACC_STAGE, COLUMN_STAGES, Accumulate
 from mellivora.rtl.matrix_lane import HISTORY, MEMORY_CYCLES, MatrixLane, Source
@@ -45,6 +45,7 @@ def test_results_are_taken_up_again(distance, rng):
         half_scale=0,
         half_minimum=0,
         a=pack(a, CODE_BITS),
+        pairs=pack(pair_sums(a), PAIR_BITS),
         sa=0,
         a_sum=0,
         source=source,

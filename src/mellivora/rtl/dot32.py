@@ -2,7 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
-from amaranth.hdl import Module, Value, signed
+from amaranth.hdl import Module, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,40 +15,53 @@ CODE_BITS = 9
 """Signed and unsigned bytes, and bytes less a zero point of their own kind."""
 SUM_BITS = 14
 CODES = data.ArrayLayout(signed(CODE_BITS), BLOCK)
-
-
-def _sum_tree(m: Module, terms: list[Value], *, stages: int) -> Value:
-    """The sum of 32 terms, 5 levels over the stages: 2, 2, 1 of 3, a register after each stage."""
-    for stage in range(1, stages + 1):
-        for _ in range(1 if stage == stages else 2):
-            half = len(terms) // 2
-            terms = [
-                wire(m, terms[i] + terms[i + half], f"sum_{stage}_{half}_{i}") for i in range(half)
-            ]
-        terms = [register(m, term, f"terms_{stage}_{i}") for i, term in enumerate(terms)]
-    (total,) = terms
-    return total
+PAIR_BITS = CODE_BITS + 1
+PAIRS = data.ArrayLayout(signed(PAIR_BITS), BLOCK // 2)
+"""a[0] + a[1], a[2] + a[3], ..."""
 
 
 class Dot32(wiring.Component):
-    """dot = sum of a[i] * b[i] after 4 cycles: multiply, then a tree over three."""
+    """dot = sum of a[i] * b[i] after 2 cycles: all products in two halves, then their sum.
+
+    Bit k of b[i] and of b[i + 1] choose 0, a[i], a[i + 1] or a[i] + a[i + 1]. `pairs` has the sums,
+    made once for all columns. That is what the three products of a pair say: of their right
+    factors no two have the same bit, so in hardware their rows are one, and half as many as with
+    a[i] * b[i] + a[i + 1] * b[i + 1] are left to add.
+    """
 
     a: In(CODES)
+    pairs: In(PAIRS)
     b: In(CODES)
     dot: Out(signed(DOT_BITS))
     module_name = "dot32"
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        products = [
-            register(m, self.a[i] * self.b[i], f"product_{i}") for i in range(BLOCK)
-        ]  # 18 bits
-        m.d.comb += self.dot.eq(_sum_tree(m, products, stages=3))
+        halves = []
+        for start in (0, BLOCK // 2):
+            products: list[Value] = []
+            for i in range(start, start + BLOCK // 2, 2):
+                x, y = self.b[i][:CODE_BITS], self.b[i + 1][:CODE_BITS]
+                for left, right in (
+                    (self.a[i], x & ~y),
+                    (self.a[i + 1], y & ~x),
+                    (self.pairs[i // 2], x & y),
+                ):
+                    bits = wire(m, right, f"choice_{i}")[:CODE_BITS]
+                    term = Signal(signed(PAIR_BITS + CODE_BITS), name=f"term_{i}")
+                    wide = Signal(signed(PAIR_BITS), name=f"wide_{i}")
+                    m.d.comb += [wide.eq(left), term.eq(wide * bits.as_signed())]
+                    products.append(term)
+            total = products[0]
+            for n, term in enumerate(products[1:]):
+                total = wire(m, total + term, f"total_{start}_{n}")
+            halves.append(register(m, total[: DOT_BITS - 1].as_signed(), f"half_{start}"))
+        m.d.comb += self.dot.eq(register(m, (halves[0] + halves[1])[:DOT_BITS].as_signed(), "dot"))
         return m
 
 
 class Sum32(wiring.Component):
-    """total = sum of a[i] after 4 cycles, in step with Dot32; one serves all columns (Q4_1)."""
+    """total = sum of a[i] after 2 cycles, in step with Dot32; one serves all columns (Q4_1)."""
 
     a: In(CODES)
     total: Out(signed(SUM_BITS))
@@ -56,8 +69,12 @@ class Sum32(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        codes = [register(m, self.a[i], f"code_{i}") for i in range(BLOCK)]
-        m.d.comb += self.total.eq(_sum_tree(m, codes, stages=3))
+        parts: list[Value] = []
+        for start in range(0, BLOCK, BLOCK // 4):
+            codes = [self.a[i].as_signed() for i in range(start, start + BLOCK // 4)]
+            parts.append(register(m, sum(codes[1:], codes[0]), f"part_{start}"))
+        total = sum(parts[1:], parts[0])[:SUM_BITS].as_signed()
+        m.d.comb += self.total.eq(register(m, total, "total"))
         return m
 
 
@@ -66,11 +83,17 @@ def dot32(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.int64]:
     return np.einsum("...k,...k->...", np.asarray(a, np.int64), np.asarray(b, np.int64))
 
 
+def pair_sums(a: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """int64 [..., 16] of integers [..., 32]: what `pairs` is beside `a`."""
+    codes = np.asarray(a, np.int64)
+    return codes[..., 0::2] + codes[..., 1::2]
+
+
 def sum32(a: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """int64 [...] of integers [..., 32]."""
     return np.asarray(a, np.int64).sum(axis=-1)
 
 
-DOT32 = Primitive(name="dot32", compute=dot32, create=Dot32, stages=4)
-SUM32 = Primitive(name="sum32", compute=sum32, create=Sum32, stages=4)
-"""MATRIX, "multiply and tree"."""
+DOT32 = Primitive(name="dot32", compute=dot32, create=Dot32, stages=2)
+SUM32 = Primitive(name="sum32", compute=sum32, create=Sum32, stages=2)
+"""MATRIX's products; the sum of codes goes beside them for Q4_1."""

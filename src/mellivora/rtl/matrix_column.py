@@ -9,9 +9,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from mellivora import numerics
-from mellivora.rtl.dot32 import CODES, SUM_BITS, Dot32, dot32, sum32
+from mellivora.rtl.dot32 import CODES, PAIRS, SUM_BITS, Dot32, dot32, sum32
 from mellivora.rtl.fp32_add import Fp32Add
-from mellivora.rtl.fp32_mul import Fp32Mul
 from mellivora.rtl.pipeline import register
 from mellivora.rtl.primitive import Primitive
 from mellivora.rtl.scale_dot import ScaleDot, scale_dot
@@ -26,8 +25,10 @@ class Accumulate(IntEnum):
     INTEGER = 2  # acc + dot, INT32 that wraps
 
 
-SUM_STAGE = 4
+SUM_STAGE = 2
 """`a_sum` is due so many cycles after the codes, when a `Sum32` beside the columns has it."""
+SCALE_STAGE = 2
+"""`sa`, `sb` and `minimum` are due so many cycles after the codes."""
 ACC_STAGE = {Accumulate.SCALED: 7, Accumulate.INTEGER: 7, Accumulate.OFFSET: 10}
 """`acc` is due so many cycles after the codes."""
 COLUMN_STAGES = {mode: stage + 3 for mode, stage in ACC_STAGE.items()}
@@ -36,13 +37,14 @@ COLUMN_STAGES = {mode: stage + 3 for mode, stage in ACC_STAGE.items()}
 class MatrixColumn(wiring.Component):
     """q, COLUMN_STAGES[mode] cycles after the codes: the new accumulator.
 
-    Dot32 4, ScaleDot 3, Fp32Add 3; the two parts of an OFFSET step are added first, 3 cycles more.
+    Dot32 2, ScaleDot 5, Fp32Add 3; the two parts of an OFFSET step are added first, 3 cycles more.
     A step each cycle. After an OFFSET step the next three must not be of another mode: they would
     meet it at the accumulator. Idle cycles have mode SCALED, and a q that nobody takes.
     """
 
     mode: In(2)
     a: In(CODES)
+    pairs: In(PAIRS)
     b: In(CODES)
     sa: In(32)
     sb: In(32)
@@ -54,38 +56,33 @@ class MatrixColumn(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        dot, scale, minimum_scale = Dot32(), Fp32Mul(), Fp32Mul()
-        term, minimum_term, both, total = ScaleDot(), ScaleDot(), Fp32Add(), Fp32Add()
+        dot, term, minimum_term = Dot32(), ScaleDot(), ScaleDot(SUM_BITS + 1, half=True)
+        both, total = Fp32Add(), Fp32Add(integers=True)
         m.submodules.dot_product = share(dot)
-        m.submodules.scale_product, m.submodules.minimum_product = (
-            share(scale),
-            share(minimum_scale),
-        )
         m.submodules.scale_term, m.submodules.scale_minimum = share(term), share(minimum_term)
         m.submodules.join, m.submodules.accumulator = share(both), share(total)
 
-        def late(mode: Accumulate, stages: int) -> object:
-            return register(m, self.mode == mode, f"{mode.name.lower()}_late", stages=stages)
-
+        integer_2 = register(m, self.mode == Accumulate.INTEGER, "integer_late", stages=2)
+        offset_10 = register(m, self.mode == Accumulate.OFFSET, "offset_late", stages=10)
         m.d.comb += [
             dot.a.eq(self.a),
+            dot.pairs.eq(self.pairs),
             dot.b.eq(self.b),
-            scale.a.eq(self.sa),
-            scale.b.eq(self.sb),
-            minimum_scale.a.eq(self.sa),
-            minimum_scale.b.eq(self.minimum),
             term.dot.eq(dot.dot),
-            term.scale.eq(register(m, scale.q, "scale_4")),
+            term.sa.eq(self.sa),
+            term.sb.eq(self.sb),
+            term.integer.eq(integer_2),
             minimum_term.dot.eq(self.a_sum),
-            minimum_term.scale.eq(register(m, minimum_scale.q, "minimum_scale_4")),
+            minimum_term.sa.eq(self.sa),
+            minimum_term.sb.eq(self.minimum),
+            minimum_term.integer.eq(0),
             both.a.eq(term.q),
             both.b.eq(minimum_term.q),
             total.a.eq(self.acc),
-            total.b.eq(Mux(late(Accumulate.OFFSET, 10), both.q, term.q)),
+            total.b.eq(Mux(offset_10, both.q, term.q)),
+            total.integer.eq(register(m, integer_2, "integer_late", stages=5)),
+            self.q.eq(total.q),
         ]
-        integer = register(m, dot.dot, "dot_7", stages=3) + self.acc
-        integer_10 = register(m, integer[:32], "integer", stages=3)
-        m.d.comb += self.q.eq(Mux(late(Accumulate.INTEGER, 10), integer_10, total.q))
         return m
 
 
@@ -106,9 +103,9 @@ def matrix_step(
     dot = dot32(a, b)
     if mode == Accumulate.INTEGER:
         return (acc.astype(np.int64) + dot).astype(np.uint32)
-    term = scale_dot(dot, numerics.mul(sa, sb))
+    term = scale_dot(dot, sa, sb)
     if mode == Accumulate.OFFSET:
-        term = numerics.add(term, scale_dot(sum32(a), numerics.mul(sa, minimum)))
+        term = numerics.add(term, scale_dot(sum32(a), sa, minimum))
     return numerics.add(acc.view(np.float32), term).view(np.uint32)
 
 

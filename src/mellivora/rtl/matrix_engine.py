@@ -26,12 +26,18 @@ from mellivora.numerics import BLOCK
 from mellivora.numerics.formats import E8M0_BIAS
 from mellivora.rtl.b_control import FRACTION_BITS, b_control
 from mellivora.rtl.b_unpack import LANES, SIX_ORDER
-from mellivora.rtl.dot32 import CODE_BITS, Sum32
+from mellivora.rtl.dot32 import CODE_BITS, PAIR_BITS, PAIRS, Sum32
 from mellivora.rtl.e8m0 import E8m0Expand
 from mellivora.rtl.interfaces import READ_CYCLES, engine_signature, read_port, write_port
 from mellivora.rtl.matrix_addresses import MatrixAddresses
 from mellivora.rtl.matrix_check import MatrixCheck
-from mellivora.rtl.matrix_column import ACC_STAGE, COLUMN_STAGES, SUM_STAGE, Accumulate
+from mellivora.rtl.matrix_column import (
+    ACC_STAGE,
+    COLUMN_STAGES,
+    SCALE_STAGE,
+    SUM_STAGE,
+    Accumulate,
+)
 from mellivora.rtl.matrix_lane import MatrixLane, Source
 from mellivora.rtl.matrix_operation import UNSCALED, is_one_of, kept_operands, operands, row_rates
 from mellivora.rtl.matrix_sequencer import MatrixSequencer
@@ -94,7 +100,7 @@ class MatrixEngine(wiring.Component):
             is_offset = (new.format == BFormat.Q4_1) & (new.blocks > 0)
             scaled = Mux(is_offset, Accumulate.OFFSET, Accumulate.SCALED)
             m.d.sync += mode.eq(Mux(new.integer, Accumulate.INTEGER, scaled))
-        codes, sa = self._operand_a(m, op, sequencer, addresses)
+        codes, pairs, sa = self._operand_a(m, op, sequencer, addresses)
         m.submodules.a_sum = a_sum = Sum32()
         m.d.comb += a_sum.a.eq(codes)
         # The sum of a (b - zero) is that of a b, less zero times the sum of a: for all columns.
@@ -134,6 +140,7 @@ class MatrixEngine(wiring.Component):
                 lane.half_scale.eq(half_scale),
                 lane.half_minimum.eq(half_minimum),
                 lane.a.eq(codes),
+                lane.pairs.eq(pairs),
                 lane.sa.eq(sa),
                 lane.a_sum.eq(a_sum.total),
                 lane.source.eq(source),
@@ -167,8 +174,9 @@ class MatrixEngine(wiring.Component):
         op: SimpleNamespace,
         sequencer: MatrixSequencer,
         addresses: MatrixAddresses,
-    ) -> tuple[list[Value], Value]:
-        """(codes, FP32 scale) of the row that was asked for CODES_AT cycles before.
+    ) -> tuple[Value, Value, Value]:
+        """(codes, sums of two, FP32 scale) of the row that was asked for CODES_AT cycles before;
+        the scale is due SCALE_STAGE later.
 
         Refilling multiplies 0 by a scale of -1: a term of -0, which changes no accumulator.
         """
@@ -183,14 +191,19 @@ class MatrixEngine(wiring.Component):
         groups = [self.a.data.word_select(g, bits) for g in range(len(SIX_ORDER))]
         six = [groups[SIX_ORDER.index(g)] for g in range(len(SIX_ORDER))]
         held = wire(m, Mux(op.format == BFormat.MXFP6, Cat(six), Cat(groups)), "a_bytes")
-        codes = []
+        codes, values = [], []
         for i in range(BLOCK):
             byte = held.word_select(i, 8)
             code = Signal(CODE_BITS, name=f"a_{i}", reset_less=True)
             with m.If(row):
                 value = (Cat(byte, byte[7] & ~unsigned).as_signed() - zero)[:CODE_BITS]
-                m.d.sync += code.eq(Mux(refill, 0, value))
+                values.append(Mux(refill, 0, value)[:CODE_BITS].as_signed())
+                m.d.sync += code.eq(values[-1])
             codes.append(code)
+        pairs = Signal(PAIRS, reset_less=True)
+        with m.If(row):
+            sums = [x + y for x, y in zip(values[::2], values[1::2])]
+            m.d.sync += pairs.as_value().eq(Cat(one[:PAIR_BITS] for one in sums))
         m.submodules.a_power = power = E8m0Expand()
         unit = is_one_of(op.format, UNSCALED) | refill
         shift = FRACTION_BITS[BFormat.MX8] + (a_slice << 3)
@@ -200,7 +213,8 @@ class MatrixEngine(wiring.Component):
             power.code.eq(Mux(unit, E8M0_BIAS, self.a_scale.data)),
             power.shift.eq(Mux(unit, 0, shift)),
         ]
-        return Cat(codes), Cat(power.q[:31], refill)
+        scale = register(m, Cat(power.q[:31], refill), "sa", stages=SCALE_STAGE)
+        return Cat(codes), pairs, scale
 
     def _operand_b(self, m: Module, op: SimpleNamespace) -> list[tuple[Value, Value, Value, Value]]:
         """For each column: its dword, its bytes of k-rows, scale and offset in half precision.

@@ -8,9 +8,10 @@ from amaranth.lib.wiring import In, Out
 
 from mellivora.isa.latency import ACCUMULATE_CYCLES
 from mellivora.rtl.b_column import B_CONTROL, BColumn
-from mellivora.rtl.dot32 import CODES, SUM_BITS
+from mellivora.rtl.dot32 import CODES, PAIRS, SUM_BITS
 from mellivora.rtl.interfaces import READ_CYCLES, WRITE_CYCLES
-from mellivora.rtl.matrix_column import MatrixColumn
+from mellivora.rtl.matrix_column import SCALE_STAGE, MatrixColumn
+from mellivora.rtl.pipeline import register
 from mellivora.rtl.sharing import share
 
 MEMORY_CYCLES = ACCUMULATE_CYCLES + READ_CYCLES + WRITE_CYCLES
@@ -40,7 +41,8 @@ class MatrixLane(wiring.Component):
     half_scale: In(16)
     half_minimum: In(16)
     a: In(CODES)
-    sa: In(32)
+    pairs: In(PAIRS)
+    sa: In(32)  # due as the column has it
     a_sum: In(signed(SUM_BITS))
     source: In(SOURCE_BITS)  # due with acc
     keep: In(1)  # past results may be asked for
@@ -65,9 +67,10 @@ class MatrixLane(wiring.Component):
             column.mode.eq(self.mode),
             column.a.eq(self.a),
             column.b.eq(operand.b),
+            column.pairs.eq(self.pairs),
             column.sa.eq(self.sa),
-            column.sb.eq(operand.sb),
-            column.minimum.eq(operand.minimum),
+            column.sb.eq(register(m, operand.sb, "sb", stages=SCALE_STAGE)),
+            column.minimum.eq(register(m, operand.minimum, "minimum", stages=SCALE_STAGE)),
             column.a_sum.eq(self.a_sum),
             column.acc.eq(Array([C(0, 32), self.acc, *results])[self.source] + self.correction),
             self.q.eq(column.q),

@@ -27,40 +27,49 @@ _SUM, _CARRY, _INVERT, _PRODUCT = 66.0, 34.0, 15.0, 26.0
 
 @dataclass(order=True)
 class _Bit:
-    """One bit of a column, at the earliest `time`. pair: a product of these, not made yet."""
+    """One bit of a column, at the earliest `time`. pairs: what they
+    have in products, one of which at most is 1; not made yet."""
 
     time: float
     serial: int
     net: Net = field(compare=False, default=0)
     inverted: bool = field(compare=False, default=False)  # the net holds the bit's complement
-    pair: tuple[Net, Net] | None = field(compare=False, default=None)
+    pairs: tuple[tuple[Net, Net], ...] = field(compare=False, default=())
     either: bool = field(compare=False, default=False)  # cheap in both kinds
 
 
 class _Tree:
     """The cells of one sum, added to `cells` of a module."""
 
-    def __init__(self, module: dict[str, Any], prefix: str, library: Library | None, first: int):
+    def __init__(
+        self, module: dict[str, Any], prefix: str, library: Library | None, first: int
+    ) -> None:
         self.cells, self.prefix, self.next_net = module["cells"], prefix, first
         self.adder = library.full_adder() if library else None
-        self.serial = 0
+        self.serial = self.made = 0
         self.columns: dict[int, list[_Bit]] = defaultdict(list)
 
     # ------------------------------------------------------------------------------ terms
 
-    def product(self, a: list[Net], b: list[Net], signs: tuple[bool, bool], negated: bool) -> int:
-        """Adds a * b; returns the constant that goes with it."""
+    def product(
+        self, factors: list[tuple[list[Net], list[Net]]], signs: tuple[bool, bool], negated: bool
+    ) -> int:
+        """Adds the sum of a * b over the factors, of whose b's no two have the same bit; returns
+        the constant that goes with it."""
         constant = 0
-        for i, x in enumerate(a):
-            for j, y in enumerate(b):
+        a, b = factors[0]
+        for i in range(len(a)):
+            for j in range(len(b)):
                 negative = negated ^ (signs[0] and i == len(a) - 1) ^ (signs[1] and j == len(b) - 1)
-                if "0" in (x, y):
-                    continue
-                if x == "1" or y == "1":
+                pairs = [(x[i], y[j]) for x, y in factors]
+                pairs = [pair for pair in pairs if "0" not in pair]
+                if len(pairs) == 1 and "1" in pairs[0]:
+                    x, y = pairs[0]
                     constant += self.term(y if x == "1" else x, i + j, negative)
-                    continue
-                constant -= negative << (i + j)
-                self._put(i + j, _PRODUCT, pair=(x, y), inverted=negative, either=True)
+                elif pairs:
+                    constant -= negative << (i + j)
+                    what = {"inverted": negative, "either": True}
+                    self._put(i + j, _PRODUCT * min(2, len(pairs)), pairs=tuple(pairs), **what)
         return constant
 
     def term(self, bit: Net, column: int, negative: bool) -> int:
@@ -151,8 +160,14 @@ class _Tree:
     def _net(self, bit: _Bit, kind: bool) -> Net:
         """A net that holds the bit, inverted if `kind`. A product or a term with `inverted` is
         itself counted inverted."""
-        if bit.pair:
-            return self._gate("NAND" if bit.inverted != kind else "AND", *bit.pair)
+        if len(bit.pairs) == 1:
+            return self._gate("NAND" if bit.inverted != kind else "AND", *bit.pairs[0])
+        if bit.pairs:
+            first, *others = (self._gate("AND", *pair) for pair in bit.pairs)
+            for n, other in enumerate(others):
+                last = n == len(others) - 1
+                first = self._gate("NOR" if last and bit.inverted != kind else "OR", first, other)
+            return first
         return bit.net if bit.inverted == kind else self._gate("NOT", bit.net)
 
     def _full_adder(self, nets: list[Net]) -> tuple[Net, Net, bool]:
@@ -182,7 +197,8 @@ class _Tree:
     def _add(
         self, kind: str, pins: dict[str, list[Net]], outputs: set[str], parameters: dict[str, str]
     ) -> None:
-        self.cells[f"{self.prefix}${len(self.cells)}"] = {
+        self.made += 1
+        self.cells[f"{self.prefix}$tree{self.made}"] = {
             "hide_name": 1,
             "type": kind,
             "parameters": parameters,
@@ -190,6 +206,16 @@ class _Tree:
             "port_directions": {pin: "output" if pin in outputs else "input" for pin in pins},
             "connections": pins,
         }
+
+    def register(self, row: list[Net], like: Mapping[str, Any]) -> list[Net]:
+        """The row in a register with the clock of another one."""
+        bits = [bit for bit in row if not isinstance(bit, str)]  # a constant needs no register
+        q = [self._new() for _ in bits]
+        words = {"CLK_POLARITY": like["parameters"]["CLK_POLARITY"], "WIDTH": f"{len(q):032b}"}
+        pins = {"CLK": like["connections"]["CLK"], "D": bits, "Q": q}
+        self._add("$dff", pins, {"Q"}, words)
+        held = iter(q)
+        return [bit if isinstance(bit, str) else next(held) for bit in row]
 
     def add(self, a: list[Net], b: list[Net], y: list[Net]) -> None:
         """y = a + b, for yosys to make an adder of."""
@@ -199,41 +225,189 @@ class _Tree:
         self._add("$add", {"A": a, "B": b, "Y": y}, {"Y"}, words)
 
 
+@dataclass
+class _Sum:
+    """A cell taken apart: y = products + addends, modulo 2^len(y)."""
+
+    y: list[Net]
+    products: list[tuple[list[Net], list[Net], bool, bool, bool]]  # a, b, signed, signed, negated
+    addends: list[tuple[list[Net], bool, bool]]  # bits, signed, negated
+
+    def limits(self) -> tuple[int, int]:
+        """The least and the greatest value it may have."""
+        low = high = 0
+        terms = []
+        for a, b, a_signed, b_signed, negated in self.products:
+            x, y = _range(len(a), a_signed), _range(len(b), b_signed)
+            corners = [i * j for i in x for j in y]
+            terms.append((min(corners), max(corners), negated))
+        terms += [(*_range(len(bits), signed), negated) for bits, signed, negated in self.addends]
+        for least, most, negated in terms:
+            low, high = (low - most, high - least) if negated else (low + least, high + most)
+        return low, high
+
+
+def _range(width: int, is_signed: bool) -> tuple[int, int]:
+    return (-(1 << width - 1), (1 << width - 1) - 1) if is_signed else (0, (1 << width) - 1)
+
+
 def expand(design: dict[str, Any], library: Library | None) -> int:
     """Expand every `$mul` and `$macc_v2` of yosys' JSON in place; returns how many there were."""
-    count = 0
-    for module in design["modules"].values():
-        names = [n for n, c in module["cells"].items() if c["type"] in ("$mul", "$macc_v2")]
-        first = 1 + max(_numbers(module), default=1)
-        for name in names:
-            cell = module["cells"].pop(name)
-            tree = _Tree(module, name, library, first)
-            width = len(cell["connections"]["Y"])
-            constant = _fill(tree, cell) % (1 << width)
-            tree.add(*tree.rows(width, constant), cell["connections"]["Y"])
-            first = tree.next_net
-            count += 1
-    return count
+    return sum(_expand(module, library) for module in design["modules"].values())
 
 
-def _fill(tree: _Tree, cell: Mapping[str, Any]) -> int:
-    """All terms of a cell; returns their constant."""
+def _expand(module: dict[str, Any], library: Library | None) -> int:
+    cells = module["cells"]
+    sums = {n: _sum(c) for n, c in cells.items() if c["type"] in ("$mul", "$macc_v2")}
+    kept = _keep_carries(module, sums)
+    literals = _Literals(module)
+    next_net = 1 + max(_numbers(module), default=1)
+    for name in sums:
+        cells.pop(name)
+    todo = dict(sums)
+    while todo:
+        # A sum whose carries are kept comes before the one that takes its rows.
+        name = next(n for n in todo if not any(k in todo for k, v in kept.items() if v[1] == n))
+        one = todo.pop(name)
+        tree = _Tree(module, name, library, next_net)
+        width = len(sums[kept[name][1]].y) if name in kept else len(one.y)
+        constant = 0
+        for factors, signs, negated in _together(one.products, literals):
+            constant += tree.product(factors, signs, negated)
+        for bits, is_signed, negated in one.addends:
+            constant += tree.word(bits, is_signed, negated)
+        rows = tree.rows(width, constant % (1 << width))
+        if name in kept:
+            flop, user = kept[name]
+            registers = cells.pop(flop)
+            held = [tree.register(row, registers) for row in rows]
+            sums[user].addends += [(row, False, False) for row in held]
+        else:
+            tree.add(*rows, one.y)
+        next_net = tree.next_net
+    return len(sums)
+
+
+def _extended(word: list[Net], i: int, is_signed: bool) -> Net:
+    return word[i] if i < len(word) else word[-1] if is_signed else "0"
+
+
+class _Literals:
+    """Which nets and complements of nets a bit is the conjunction of, as far as it can be seen."""
+
+    def __init__(self, module: Mapping[str, Any]) -> None:
+        self.drivers: dict[Net, tuple[str, list[Net]]] = {}
+        for cell in module["cells"].values():
+            kind, pins = cell["type"], cell["connections"]
+            if kind not in ("$and", "$not"):
+                continue
+            words = [pins[pin] for pin in "AB" if pin in pins]
+            for i, bit in enumerate(pins["Y"]):
+                if all(i < len(word) for word in words):
+                    self.drivers[bit] = kind, [word[i] for word in words]
+        self.known: dict[Net, frozenset[tuple[Net, bool]]] = {}
+
+    def of(self, bit: Net) -> frozenset[tuple[Net, bool]]:
+        if bit not in self.known:
+            kind, inputs = self.drivers.get(bit, ("", []))
+            if kind == "$and":
+                found = frozenset().union(*(self.of(one) for one in inputs))
+            elif kind == "$not":
+                found = frozenset([(inputs[0], False)])
+            else:
+                found = frozenset([(bit, True)])
+            self.known[bit] = found
+        return self.known[bit]
+
+    def exclude(self, x: Net, y: Net) -> bool:
+        """The two bits are never both 1."""
+        if "0" in (x, y):
+            return True
+        return any((net, not straight) in self.of(y) for net, straight in self.of(x))
+
+
+_Factors = list[tuple[list[Net], list[Net]]]
+
+
+def _together(
+    products: list[tuple[list[Net], list[Net], bool, bool, bool]], literals: _Literals
+) -> list[tuple[_Factors, tuple[bool, bool], bool]]:
+    """Products in groups of which no two right factors have the same bit: they share their rows."""
+    groups: list[tuple[_Factors, tuple[bool, bool], bool]] = []
+    for a, b, a_signed, b_signed, negated in products:
+        signs = (a_signed, b_signed)
+        for factors, their_signs, their_negated in groups:
+            same = (len(factors[0][1]), their_signs, their_negated) == (len(b), signs, negated)
+            if same and all(
+                literals.exclude(x, y) for _, other in factors for x, y in zip(b, other)
+            ):
+                factors.append((a, b))
+                break
+        else:
+            groups.append(([(a, b)], signs, negated))
+    return groups
+
+
+def _keep_carries(module: dict[str, Any], sums: dict[str, _Sum]) -> dict[str, tuple[str, str]]:
+    """{sum: (its register, the sum that takes it)}: where a sum goes through a register into
+    another sum only, the register holds two rows and the carries need not run before it."""
+    cells = module["cells"]
+    users: dict[Net, set[str]] = defaultdict(set)
+    for name, cell in cells.items():
+        for pin, bits in cell["connections"].items():
+            if cell["port_directions"][pin] == "input":
+                for bit in bits:
+                    users[bit].add(name)
+    for port in module["ports"].values():
+        for bit in port["bits"]:
+            users[bit].add("")
+    kept: dict[str, tuple[str, str]] = {}
+    for name in list(sums):
+        one = sums[name]
+        low, high = one.limits()
+        least, most = _range(len(one.y), True)
+        readers = set().union(*(users[bit] for bit in one.y))
+        if len(readers) != 1 or low < least or high > most:
+            continue
+        (flop,) = readers
+        if not flop or cells[flop]["type"] != "$dff" or cells[flop]["connections"]["D"] != one.y:
+            continue
+        q = cells[flop]["connections"]["Q"]
+        readers = set().union(*(users[bit] for bit in q))
+        if len(readers) != 1:
+            continue
+        (user,) = readers
+        if user and cells[user]["type"] == "$alu" and _is_plain_sum(cells[user], users):
+            sums.setdefault(user, _sum(cells[user]))
+        if user in sums and (q, True, False) in sums[user].addends:
+            sums[user].addends.remove((q, True, False))
+            kept[name] = flop, user
+    return kept
+
+
+def _is_plain_sum(cell: Mapping[str, Any], users: Mapping[Net, set[str]]) -> bool:
+    """An `$alu` that adds, and of which nothing but the sum is used."""
+    pins = cell["connections"]
+    unused = all(not users[bit] for bit in pins["X"] + pins["CO"])
+    return unused and pins["CI"] == pins["BI"] == ["0"]
+
+
+def _sum(cell: Mapping[str, Any]) -> _Sum:
+    """A `$mul`, `$macc_v2` or plain `$alu` taken apart."""
     p, pins = cell["parameters"], cell["connections"]
-    if cell["type"] == "$mul":
-        signs = (bool(int(p["A_SIGNED"], 2)), bool(int(p["B_SIGNED"], 2)))
-        return tree.product(pins["A"], pins["B"], signs, False)
-    constant = 0
-    products, addends = int(p["NPRODUCTS"], 2), int(p["NADDENDS"], 2)
-    a, b, c = (
-        _split(pins[pin], p[f"{pin}_WIDTHS"], n)
-        for pin, n in zip("ABC", (products, products, addends))
-    )
-    for n in range(products):
-        signs = (_flag(p["A_SIGNED"], n), _flag(p["B_SIGNED"], n))
-        constant += tree.product(next(a), next(b), signs, _flag(p["PRODUCT_NEGATED"], n))
-    for n in range(addends):
-        constant += tree.word(next(c), _flag(p["C_SIGNED"], n), _flag(p["ADDEND_NEGATED"], n))
-    return constant
+    if cell["type"] != "$macc_v2":
+        a, b = ((pins[pin], bool(int(p[f"{pin}_SIGNED"], 2))) for pin in "AB")
+        if cell["type"] == "$mul":
+            return _Sum(pins["Y"], [(a[0], b[0], a[1], b[1], False)], [])
+        return _Sum(pins["Y"], [], [(*a, False), (*b, False)])
+    counts = (int(p["NPRODUCTS"], 2), int(p["NPRODUCTS"], 2), int(p["NADDENDS"], 2))
+    a, b, c = (_split(pins[pin], p[f"{pin}_WIDTHS"], n) for pin, n in zip("ABC", counts))
+    products = [
+        (x, y, _flag(p["A_SIGNED"], n), _flag(p["B_SIGNED"], n), _flag(p["PRODUCT_NEGATED"], n))
+        for n, (x, y) in enumerate(zip(a, b))
+    ]
+    addends = [(x, _flag(p["C_SIGNED"], n), _flag(p["ADDEND_NEGATED"], n)) for n, x in enumerate(c)]
+    return _Sum(pins["Y"], products, addends)
 
 
 def _flag(bits: str, n: int) -> bool:
