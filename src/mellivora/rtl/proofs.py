@@ -19,7 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from amaranth.hdl import Const, Fragment, Signal
+from amaranth.hdl import Cat, Const, Fragment, Signal, Value
+from amaranth.utils import ceil_log2
 
 from mellivora.rtl.emit import rtlil
 
@@ -70,7 +71,9 @@ def memory_word(fragment: Fragment, name: str, address: Any) -> Signal:
     """What the memory `name` of a fragment holds there now."""
     (store,) = [part for part, label, *_ in fragment.subfragments if label == name]
     word = Signal(store._data.shape, name=f"{name}_word")
-    store.read_port(domain="comb", addr=address, data=word, en=Const(1, 1), transparent_for=())
+    bits = ceil_log2(store._data.depth)
+    place = Cat(Value.cast(address), Const(0, bits))[:bits]
+    store.read_port(domain="comb", addr=place, data=word, en=Const(1, 1), transparent_for=())
     return word
 
 
