@@ -1,6 +1,6 @@
-"""The part of the driver that knows the design's names, in C++: for CXXRTL and for Verilator.
+"""The part of the driver that knows the design's names, in C++.
 
-Both keep a port's bits from its lowest byte upwards, so a port is a pointer and a number of bytes.
+CXXRTL keeps a port's bits from its lowest byte upwards: a port is a pointer and a number of bytes.
 """
 
 from __future__ import annotations
@@ -57,29 +57,6 @@ def cxxrtl(design: Any, chip: ChipSpec, *, wave: bool) -> str:
                 source = f"(const uint8_t*){path}.memory_p_data.data[row].data"
                 reads.append((core, place, memory, bank, source))
     return "\n".join([*lines, _design(design, chip, top, "", evaluate, pointers, reads)])
-
-
-def verilator(design: Any, chip: ChipSpec) -> str:
-    """The same for a model made by `verilator --cc --prefix Vchip`."""
-    lines = [
-        "#include <cstdio>",
-        "#include <cstring>",
-        "#include <vector>",
-        '#include "Vchip.h"',
-        '#include "Vchip___024root.h"',
-        '#include "verilated.h"',
-    ]
-    lines += ["template<class T> uint8_t* low(T& v) { return (uint8_t*)&v; }"]
-    pointers = {name: f"low(top.{name})" for name, _, _ in ports(design)}
-    reads = []
-    for memory, place in (("scratchpad", "pads"), ("accumulators", "accs")):
-        for core in range(chip.cores):
-            for bank in range(design.memory_of(memory).banks):
-                cells = (design.module_name, f"core_{core}", memory, f"bank_{bank}", "data")
-                path = "top.rootp->" + "__DOT__".join(cells)
-                reads.append((core, place, memory, bank, f"(const uint8_t*)&{path}[row]"))
-    evaluate = "top.clk = clock; top.eval();"
-    return "\n".join([*lines, _design(design, chip, "Vchip", "", evaluate, pointers, reads)])
 
 
 def _design(

@@ -92,7 +92,7 @@ class DmaWalker(wiring.Component):
         job = Signal(job_layout(self.chip), reset_less=True)
         incoming = Signal(job_layout(self.chip))
         m.submodules.waiting = waiting = fifo.SyncFIFO(
-            width=job_layout(self.chip).size, depth=self.chip.outstanding_transfers - 1
+            width=job_layout(self.chip).size, depth=max(2, self.chip.outstanding_transfers - 1)
         )
         finish, free = Signal(), Signal()
         m.d.comb += [
