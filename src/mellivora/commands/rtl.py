@@ -260,7 +260,7 @@ def _wave(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _synth(args: argparse.Namespace) -> dict[str, Any]:
-    from mellivora.rtl.blocks import BLOCKS, count
+    from mellivora.rtl.blocks import BLOCKS, count, shared_modules
     from mellivora.rtl.synth import find_liberty, synthesise
 
     if args.block and args.block not in BLOCKS:
@@ -274,7 +274,8 @@ def _synth(args: argparse.Namespace) -> dict[str, Any]:
     rows = [f"{'block':15s} {'cells':>7s} {'um2':>9s} {'longest ps':>10s}  a core has"]
     for name in names:
         progress.say(f"synthesising {name}")
-        result = synthesise(BLOCKS[name][0](chip), liberty=liberty)
+        block = BLOCKS[name][0](chip)
+        result = synthesise(block, liberty=liberty, keep=shared_modules(block))
         facts[name] = {**result.facts(), "count": count(name, chip)}
         area = f"{result.area_um2:9.1f}" if result.area_um2 is not None else f"{'-':>9s}"
         path = result.longest_path_ps

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from mellivora.rtl import primitive
+from mellivora.rtl.emit import rtlil
 from mellivora.spec import ChipSpec
 
 
@@ -47,3 +49,9 @@ def count(name: str, chip: ChipSpec) -> int:
     """How many of the block a core has."""
     by = BLOCKS[name][1]
     return COUNTS[by] if by in COUNTS else int(getattr(chip, by))
+
+
+def shared_modules(component: Any) -> list[str]:
+    """The modules that a component places with `share`: they stay apart in synthesis."""
+    names = re.findall(r"(?m)^module \\(\S+)", rtlil(component))
+    return [name for name in names if name != component.module_name and "." not in name]
