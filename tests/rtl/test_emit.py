@@ -8,7 +8,7 @@ from mellivora.rtl import PRIMITIVES, primitive
 from mellivora.rtl.emit import verilog
 
 MODULE = re.compile(r"^module (\w+)\(([^)]*)\);", re.MULTILINE)
-INSTANCE = re.compile(r"^  (?:\(\*.*\*\)\s*)?(\w+) (\S+) \(\n    \.", re.MULTILINE)
+INSTANCE = re.compile(r"^  (?:\(\*.*\*\)\s*)?(\w+) (\S+) +\(\n    \.", re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", PRIMITIVES)
@@ -20,10 +20,10 @@ def test_each_module_once_and_all_that_it_uses(name):
     used = {module for module, _ in INSTANCE.findall(text)}
     assert set(defined) - used == {name}, "one top"
     assert used <= set(defined)
-    ports = {port.strip() for port in dict(MODULE.findall(text))[name].split(",")}
+    ports = {port.strip().lstrip("\\") for port in dict(MODULE.findall(text))[name].split(",")}
     assert ports == {
         "clk",
-        *("__".join(path) for path, *_ in component.signature.flatten(component)),
+        *("__".join(map(str, path)) for path, *_ in component.signature.flatten(component)),
     }
 
 

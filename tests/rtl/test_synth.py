@@ -10,7 +10,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from mellivora.errors import HostError
-from mellivora.rtl.dot32 import DOT32
+from mellivora.rtl.dot32 import DOT32, pair_sums
 from mellivora.rtl.gate_level import GateLevel
 from mellivora.rtl.liberty import read_library
 from mellivora.rtl.pipeline import register
@@ -140,7 +140,8 @@ def test_dot32_keeps_its_bits_and_its_clock(rng):
     result = synthesise(DOT32.create(), liberty=LIBRARY)
     a, b = rng.integers(-256, 256, (2, 640, 32))
     a[0], b[0] = -256, -256
-    out = run(result, LIBRARY, DOT32.stages, a=to_bits(a, 9), b=to_bits(b, 9))["dot"]
+    out = run(result, LIBRARY, DOT32.stages, a=to_bits(a, 9), b=to_bits(b, 9),
+              pairs=to_bits(pair_sums(a), 10))["dot"]  # fmt: skip
     np.testing.assert_array_equal(to_int(out), (a * b).sum(axis=1))
     if LIBRARY is not TINY:
         assert result.longest_path_ps <= CLOCK_PS
