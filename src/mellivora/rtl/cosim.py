@@ -31,6 +31,7 @@ from mellivora.isa.footprint import dram_intervals, footprint, intervals
 from mellivora.isa.state import FAULTS, Fault
 from mellivora.isa.table import BY_OPCODE
 from mellivora.rtl.chip_simulation import LIMIT_CYCLES, RtlFault, RtlRun, chip_simulation
+from mellivora.rtl.fault_record import WATCHDOG_FAULT
 from mellivora.sim.expand import expand
 from mellivora.sim.functional import Machine
 from mellivora.sim.timing import simulate
@@ -40,9 +41,6 @@ Bytes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 WAVE_AROUND_CYCLES = 200
 """A wave of a difference begins so long before the instruction's start and ends after its end."""
-
-
-WATCHDOG = 7
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ def _compare_fault(
     record = fault.record  # type: ignore[attr-defined]
     expected = RtlFault(record.core, record.engine, record.pc, record.cause)
     # A core that waits for one that has stopped is ended by the watchdog: an effect, no cause.
-    first = sorted(run.faults, key=lambda one: (one.cause == WATCHDOG, one.core))
+    first = sorted(run.faults, key=lambda one: (one.cause == WATCHDOG_FAULT, one.core))
     result.fault = first[0] if first else None
     if result.fault == expected and not run.bus_error:
         return
