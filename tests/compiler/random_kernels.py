@@ -22,6 +22,11 @@ PITCH = 4 * CHIP.columns
 BUFFER_BYTES, BUFFERS = 1024, 3
 
 
+def _stride(tile: Tile) -> int:
+    assert isinstance(tile.stride, int)
+    return tile.stride
+
+
 class RandomKernel:
     """`kernel.items` holds the low-level program of a seed. loops False: straight code with exact
     regions only, which can be judged token by token.
@@ -71,6 +76,18 @@ class RandomKernel:
         at = 4 * self.random.randint(0, room // 4)
         return Tile(self.random.choice(self.buffers).at(at), stride)
 
+    def source(self, dst: Tile, dst_rows: int, dst_cols: int, rows: int, cols: int) -> Tile:
+        """A random tile that is `dst` or apart from it: nothing else is legal (`isa.overlaps`)."""
+        end = dst.ref.offset + (dst_rows - 1) * _stride(dst) + 4 * dst_cols
+        while True:
+            tile = self.tile(rows, cols)
+            if dst_cols == cols and (tile.ref, tile.stride) == (dst.ref, dst.stride):
+                return tile
+            last = tile.ref.offset + (rows - 1) * _stride(tile) + 4 * cols
+            apart = last <= dst.ref.offset or end <= tile.ref.offset
+            if apart or tile.ref.buffer is not dst.ref.buffer:
+                return tile
+
     # ------------------------------------------------------------------ operations
 
     def load(self) -> None:
@@ -101,7 +118,8 @@ class RandomKernel:
 
     def vew(self) -> None:
         rows, cols = self.random.randint(1, 4), self.random.randint(1, CHIP.columns)
-        dst, a, b = (self.tile(rows, cols) for _ in range(3))
+        dst = self.tile(rows, cols)
+        a, b = (self.source(dst, rows, cols, rows, cols) for _ in range(2))
         self.kernel.vew(dst, a, rows=rows, cols=cols, op1=Op.ADD, b=b)
 
     def vew_dynamic(self) -> None:
@@ -114,7 +132,8 @@ class RandomKernel:
         rows, cols = self.random.randint(1, 4), self.random.randint(1, CHIP.columns)
         ref, _ = self.span(4)
         out = RowVec(ref.buffer.at(min(ref.offset, BUFFER_BYTES - 4 * rows)), 4)
-        self.kernel.vred(out, self.tile(rows, cols), rows=rows, cols=cols, op=Reduce.MAX)
+        source = self.source(out, rows, 1, rows, cols)
+        self.kernel.vred(out, source, rows=rows, cols=cols, op=Reduce.MAX)
 
     def matmul(self) -> None:
         """Two rows of one block by all columns."""

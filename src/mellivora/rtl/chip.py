@@ -6,6 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from mellivora.errors import SpecError
 from mellivora.rtl.axi import axi4, axi4_lite
 from mellivora.rtl.banked_memory import BankedMemory
 from mellivora.rtl.control import WORD_BITS
@@ -34,7 +35,11 @@ class Chip(wiring.Component):
     has_reset = True
 
     def __init__(self, chip: ChipSpec, *, ecc: bool = False) -> None:
-        check_memory_port(chip)
+        try:
+            check_memory_port(chip)
+        except SpecError:
+            self._MustUse__used = True  # refused, so not forgotten: Amaranth is not to warn
+            raise
         self.chip, self.ecc = chip, ecc
         self.ends = ends_of(chip)
         self.module_name = f"mellivora_{chip.name}"

@@ -1,9 +1,7 @@
-"""Sums of products as trees of full adders: a step of synthesis between yosys' and yosys'.
+"""One sum of products as a tree of full adders that takes the earliest bits first.
 
-Yosys gathers additions and multiplications into `$macc_v2` and `$mul` cells. `expand` replaces each
-by partial products, a tree of full adders that takes the earliest bits first, and one `$add` of
-the two rows that are left. Signs cost nothing: a term of negative weight is counted inverted, and
-the ones too many of all terms are one constant (Baugh and Wooley).
+Signs cost nothing: a term of negative weight is counted inverted, and the ones too many of all
+terms are one constant (Baugh and Wooley).
 
 A library's full adder is a third of its logic in gates, but often inverts both results. Majority
 and parity of inverted inputs are the inverted majority and parity, so three inverted bits give
@@ -14,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +36,7 @@ class _Bit:
     either: bool = field(compare=False, default=False)  # cheap in both kinds
 
 
-class _Tree:
+class Tree:
     """The cells of one sum, added to `cells` of a module."""
 
     def __init__(
@@ -223,211 +221,3 @@ class _Tree:
         words = {"A_SIGNED": "0", "B_SIGNED": "0"}
         words |= {f"{pin}_WIDTH": width for pin in "ABY"}
         self._add("$add", {"A": a, "B": b, "Y": y}, {"Y"}, words)
-
-
-@dataclass
-class _Sum:
-    """A cell taken apart: y = products + addends, modulo 2^len(y)."""
-
-    y: list[Net]
-    products: list[tuple[list[Net], list[Net], bool, bool, bool]]  # a, b, signed, signed, negated
-    addends: list[tuple[list[Net], bool, bool]]  # bits, signed, negated
-
-    def limits(self) -> tuple[int, int]:
-        """The least and the greatest value it may have."""
-        low = high = 0
-        terms = []
-        for a, b, a_signed, b_signed, negated in self.products:
-            x, y = _range(len(a), a_signed), _range(len(b), b_signed)
-            corners = [i * j for i in x for j in y]
-            terms.append((min(corners), max(corners), negated))
-        terms += [(*_range(len(bits), signed), negated) for bits, signed, negated in self.addends]
-        for least, most, negated in terms:
-            low, high = (low - most, high - least) if negated else (low + least, high + most)
-        return low, high
-
-
-def _range(width: int, is_signed: bool) -> tuple[int, int]:
-    return (-(1 << width - 1), (1 << width - 1) - 1) if is_signed else (0, (1 << width) - 1)
-
-
-def expand(design: dict[str, Any], library: Library | None) -> int:
-    """Expand every `$mul` and `$macc_v2` of yosys' JSON in place; returns how many there were."""
-    return sum(_expand(module, library) for module in design["modules"].values())
-
-
-def _expand(module: dict[str, Any], library: Library | None) -> int:
-    cells = module["cells"]
-    sums = {n: _sum(c) for n, c in cells.items() if c["type"] in ("$mul", "$macc_v2")}
-    kept = _keep_carries(module, sums)
-    literals = _Literals(module)
-    next_net = 1 + max(_numbers(module), default=1)
-    for name in sums:
-        cells.pop(name)
-    todo = dict(sums)
-    while todo:
-        # A sum whose carries are kept comes before the one that takes its rows.
-        name = next(n for n in todo if not any(k in todo for k, v in kept.items() if v[1] == n))
-        one = todo.pop(name)
-        tree = _Tree(module, name, library, next_net)
-        width = len(sums[kept[name][1]].y) if name in kept else len(one.y)
-        constant = 0
-        for factors, signs, negated in _together(one.products, literals):
-            constant += tree.product(factors, signs, negated)
-        for bits, is_signed, negated in one.addends:
-            constant += tree.word(bits, is_signed, negated)
-        rows = tree.rows(width, constant % (1 << width))
-        if name in kept:
-            flop, user = kept[name]
-            registers = cells.pop(flop)
-            held = [tree.register(row, registers) for row in rows]
-            sums[user].addends += [(row, False, False) for row in held]
-        else:
-            tree.add(*rows, one.y)
-        next_net = tree.next_net
-    return len(sums)
-
-
-def _extended(word: list[Net], i: int, is_signed: bool) -> Net:
-    return word[i] if i < len(word) else word[-1] if is_signed else "0"
-
-
-class _Literals:
-    """Which nets and complements of nets a bit is the conjunction of, as far as it can be seen."""
-
-    def __init__(self, module: Mapping[str, Any]) -> None:
-        self.drivers: dict[Net, tuple[str, list[Net]]] = {}
-        for cell in module["cells"].values():
-            kind, pins = cell["type"], cell["connections"]
-            if kind not in ("$and", "$not"):
-                continue
-            words = [pins[pin] for pin in "AB" if pin in pins]
-            for i, bit in enumerate(pins["Y"]):
-                if all(i < len(word) for word in words):
-                    self.drivers[bit] = kind, [word[i] for word in words]
-        self.known: dict[Net, frozenset[tuple[Net, bool]]] = {}
-
-    def of(self, bit: Net) -> frozenset[tuple[Net, bool]]:
-        if bit not in self.known:
-            kind, inputs = self.drivers.get(bit, ("", []))
-            if kind == "$and":
-                found = frozenset().union(*(self.of(one) for one in inputs))
-            elif kind == "$not":
-                found = frozenset([(inputs[0], False)])
-            else:
-                found = frozenset([(bit, True)])
-            self.known[bit] = found
-        return self.known[bit]
-
-    def exclude(self, x: Net, y: Net) -> bool:
-        """The two bits are never both 1."""
-        if "0" in (x, y):
-            return True
-        return any((net, not straight) in self.of(y) for net, straight in self.of(x))
-
-
-_Factors = list[tuple[list[Net], list[Net]]]
-
-
-def _together(
-    products: list[tuple[list[Net], list[Net], bool, bool, bool]], literals: _Literals
-) -> list[tuple[_Factors, tuple[bool, bool], bool]]:
-    """Products in groups of which no two right factors have the same bit: they share their rows."""
-    groups: list[tuple[_Factors, tuple[bool, bool], bool]] = []
-    for a, b, a_signed, b_signed, negated in products:
-        signs = (a_signed, b_signed)
-        for factors, their_signs, their_negated in groups:
-            same = (len(factors[0][1]), their_signs, their_negated) == (len(b), signs, negated)
-            if same and all(
-                literals.exclude(x, y) for _, other in factors for x, y in zip(b, other)
-            ):
-                factors.append((a, b))
-                break
-        else:
-            groups.append(([(a, b)], signs, negated))
-    return groups
-
-
-def _keep_carries(module: dict[str, Any], sums: dict[str, _Sum]) -> dict[str, tuple[str, str]]:
-    """{sum: (its register, the sum that takes it)}: where a sum goes through a register into
-    another sum only, the register holds two rows and the carries need not run before it."""
-    cells = module["cells"]
-    users: dict[Net, set[str]] = defaultdict(set)
-    for name, cell in cells.items():
-        for pin, bits in cell["connections"].items():
-            if cell["port_directions"][pin] == "input":
-                for bit in bits:
-                    users[bit].add(name)
-    for port in module["ports"].values():
-        for bit in port["bits"]:
-            users[bit].add("")
-    kept: dict[str, tuple[str, str]] = {}
-    for name in list(sums):
-        one = sums[name]
-        low, high = one.limits()
-        least, most = _range(len(one.y), True)
-        readers = set().union(*(users[bit] for bit in one.y))
-        if len(readers) != 1 or low < least or high > most:
-            continue
-        (flop,) = readers
-        if not flop or cells[flop]["type"] != "$dff" or cells[flop]["connections"]["D"] != one.y:
-            continue
-        q = cells[flop]["connections"]["Q"]
-        readers = set().union(*(users[bit] for bit in q))
-        if len(readers) != 1:
-            continue
-        (user,) = readers
-        if user and cells[user]["type"] == "$alu" and _is_plain_sum(cells[user], users):
-            sums.setdefault(user, _sum(cells[user]))
-        if user in sums and (q, True, False) in sums[user].addends:
-            sums[user].addends.remove((q, True, False))
-            kept[name] = flop, user
-    return kept
-
-
-def _is_plain_sum(cell: Mapping[str, Any], users: Mapping[Net, set[str]]) -> bool:
-    """An `$alu` that adds, and of which nothing but the sum is used."""
-    pins = cell["connections"]
-    unused = all(not users[bit] for bit in pins["X"] + pins["CO"])
-    return unused and pins["CI"] == pins["BI"] == ["0"]
-
-
-def _sum(cell: Mapping[str, Any]) -> _Sum:
-    """A `$mul`, `$macc_v2` or plain `$alu` taken apart."""
-    p, pins = cell["parameters"], cell["connections"]
-    if cell["type"] != "$macc_v2":
-        a, b = ((pins[pin], bool(int(p[f"{pin}_SIGNED"], 2))) for pin in "AB")
-        if cell["type"] == "$mul":
-            return _Sum(pins["Y"], [(a[0], b[0], a[1], b[1], False)], [])
-        return _Sum(pins["Y"], [], [(*a, False), (*b, False)])
-    counts = (int(p["NPRODUCTS"], 2), int(p["NPRODUCTS"], 2), int(p["NADDENDS"], 2))
-    a, b, c = (_split(pins[pin], p[f"{pin}_WIDTHS"], n) for pin, n in zip("ABC", counts))
-    products = [
-        (x, y, _flag(p["A_SIGNED"], n), _flag(p["B_SIGNED"], n), _flag(p["PRODUCT_NEGATED"], n))
-        for n, (x, y) in enumerate(zip(a, b))
-    ]
-    addends = [(x, _flag(p["C_SIGNED"], n), _flag(p["ADDEND_NEGATED"], n)) for n, x in enumerate(c)]
-    return _Sum(pins["Y"], products, addends)
-
-
-def _flag(bits: str, n: int) -> bool:
-    return n < len(bits) and bits[-1 - n] == "1"
-
-
-def _split(bits: list[Net], widths: str, count: int) -> Iterator[list[Net]]:
-    """The words of a port, whose widths are 16-bit numbers, the first one last."""
-    at = 0
-    for n in range(count):
-        end = len(widths) - 16 * n
-        width = int(widths[max(0, end - 16) : end], 2)
-        yield bits[at : at + width]
-        at += width
-
-
-def _numbers(module: Mapping[str, Any]) -> Iterator[int]:
-    for cell in module["cells"].values():
-        for bits in cell["connections"].values():
-            yield from (bit for bit in bits if isinstance(bit, int))
-    for group in ("netnames", "ports"):
-        for one in module[group].values():
-            yield from (bit for bit in one["bits"] if isinstance(bit, int))

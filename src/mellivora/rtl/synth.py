@@ -28,7 +28,7 @@ from mellivora.rtl.emit import rtlil
 from mellivora.rtl.liberty import Library, liberty_text, read_library
 from mellivora.rtl.static_timing import Path as TimedPath
 from mellivora.rtl.static_timing import analyse
-from mellivora.rtl.sum_trees import expand
+from mellivora.rtl.sums import expand
 
 CLOCK_PS = 1000.0
 """The aim: 1 GHz."""
