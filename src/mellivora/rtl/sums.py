@@ -17,25 +17,43 @@ from mellivora.rtl.sum_trees import Net, Tree
 
 
 @dataclass
+class Products:
+    """Plus or minus a sum of a * b. Of the b's no two have the same bit, so bit for bit there is
+    one a at most to add: they share their rows. All a's, and all b's, are of one width."""
+
+    factors: list[tuple[list[Net], list[Net]]]
+    signs: tuple[bool, bool]  # a and b are signed
+    negated: bool
+
+    def limits(self) -> tuple[int, int]:
+        """Bounds of the value, the closer of two: products at their corners; rows at their ends."""
+        x = _range(len(self.factors[0][0]), self.signs[0])
+        width = len(self.factors[0][1])
+        corners = [i * j for i in x for j in _range(width, self.signs[1])]
+        low, high = (len(self.factors) * corner(corners) for corner in (min, max))
+        ends = [(i << j) for j in range(width) for i in (min(0, x[0]), max(0, x[1]))]
+        if self.signs[1]:
+            ends[-2:] = [-end for end in ends[-2:]]
+        low = max(low, sum(end for end in ends if end < 0))
+        high = min(high, sum(end for end in ends if end > 0))
+        return (-high, -low) if self.negated else (low, high)
+
+
+@dataclass
 class Sum:
     """A cell taken apart: y = products + addends, modulo 2^len(y)."""
 
     y: list[Net]
-    products: list[tuple[list[Net], list[Net], bool, bool, bool]]  # a, b, signed, signed, negated
+    products: list[Products]
     addends: list[tuple[list[Net], bool, bool]]  # bits, signed, negated
 
     def limits(self) -> tuple[int, int]:
-        """The least and the greatest value it may have."""
-        low = high = 0
-        terms = []
-        for a, b, a_signed, b_signed, negated in self.products:
-            x, y = _range(len(a), a_signed), _range(len(b), b_signed)
-            corners = [i * j for i in x for j in y]
-            terms.append((min(corners), max(corners), negated))
-        terms += [(*_range(len(bits), signed), negated) for bits, signed, negated in self.addends]
-        for least, most, negated in terms:
-            low, high = (low - most, high - least) if negated else (low + least, high + most)
-        return low, high
+        """Bounds of the value."""
+        terms = [group.limits() for group in self.products]
+        for bits, is_signed, negated in self.addends:
+            low, high = _range(len(bits), is_signed)
+            terms.append((-high, -low) if negated else (low, high))
+        return sum(low for low, _ in terms), sum(high for _, high in terms)
 
 
 def _range(width: int, is_signed: bool) -> tuple[int, int]:
@@ -49,9 +67,9 @@ def expand(design: dict[str, Any], library: Library | None) -> int:
 
 def _expand(module: dict[str, Any], library: Library | None) -> int:
     cells = module["cells"]
-    sums = {n: _sum(c) for n, c in cells.items() if c["type"] in ("$mul", "$macc_v2")}
-    kept = _keep_carries(module, sums)
     literals = _Literals(module)
+    sums = {n: _sum(c, literals) for n, c in cells.items() if c["type"] in ("$mul", "$macc_v2")}
+    kept = _keep_carries(module, sums, literals)
     next_net = 1 + max(_numbers(module), default=1)
     for name in sums:
         cells.pop(name)
@@ -63,8 +81,8 @@ def _expand(module: dict[str, Any], library: Library | None) -> int:
         tree = Tree(module, name, library, next_net)
         width = len(sums[kept[name][1]].y) if name in kept else len(one.y)
         constant = 0
-        for factors, signs, negated in _together(one.products, literals):
-            constant += tree.product(factors, signs, negated)
+        for group in one.products:
+            constant += tree.product(group.factors, group.signs, group.negated)
         for bits, is_signed, negated in one.addends:
             constant += tree.word(bits, is_signed, negated)
         rows = tree.rows(width, constant % (1 << width))
@@ -117,29 +135,34 @@ class _Literals:
         return any((net, not straight) in self.of(y) for net, straight in self.of(x))
 
 
-_Factors = list[tuple[list[Net], list[Net]]]
-
-
 def _together(
     products: list[tuple[list[Net], list[Net], bool, bool, bool]], literals: _Literals
-) -> list[tuple[_Factors, tuple[bool, bool], bool]]:
-    """Products in groups of which no two right factors have the same bit: they share their rows."""
-    groups: list[tuple[_Factors, tuple[bool, bool], bool]] = []
-    for a, b, a_signed, b_signed, negated in products:
-        signs = (a_signed, b_signed)
-        for factors, their_signs, their_negated in groups:
-            same = (len(factors[0][1]), their_signs, their_negated) == (len(b), signs, negated)
+) -> list[Products]:
+    """The products (a, b, a signed, b signed, negated) in groups that share their rows."""
+    groups: list[Products] = []
+    for a, b, *signs, negated in products:
+        for group in groups:
+            same = group.signs == tuple(signs) and group.negated == negated
             if same and all(
-                literals.exclude(x, y) for _, other in factors for x, y in zip(b, other)
+                len(other) == len(b) and literals.exclude(x, y)
+                for _, other in group.factors
+                for x, y in zip(b, other)
             ):
-                factors.append((a, b))
+                group.factors.append((a, b))
                 break
         else:
-            groups.append(([(a, b)], signs, negated))
+            groups.append(Products([(a, b)], (signs[0], signs[1]), negated))
+    for group in groups:
+        width = max(len(a) for a, _ in group.factors)  # yosys narrows each by itself
+        group.factors = [
+            ([_extended(a, i, group.signs[0]) for i in range(width)], b) for a, b in group.factors
+        ]
     return groups
 
 
-def _keep_carries(module: dict[str, Any], sums: dict[str, Sum]) -> dict[str, tuple[str, str]]:
+def _keep_carries(
+    module: dict[str, Any], sums: dict[str, Sum], literals: _Literals
+) -> dict[str, tuple[str, str]]:
     """{sum: (its register, the sum that takes it)}: where a sum goes through a register into
     another sum only, the register holds two rows and the carries need not run before it."""
     cells = module["cells"]
@@ -169,7 +192,7 @@ def _keep_carries(module: dict[str, Any], sums: dict[str, Sum]) -> dict[str, tup
             continue
         (user,) = readers
         if user and cells[user]["type"] == "$alu" and _is_plain_sum(cells[user], users):
-            sums.setdefault(user, _sum(cells[user]))
+            sums.setdefault(user, _sum(cells[user], literals))
         if user in sums and (q, True, False) in sums[user].addends:
             sums[user].addends.remove((q, True, False))
             kept[name] = flop, user
@@ -183,13 +206,14 @@ def _is_plain_sum(cell: Mapping[str, Any], users: Mapping[Net, set[str]]) -> boo
     return unused and pins["CI"] == pins["BI"] == ["0"]
 
 
-def _sum(cell: Mapping[str, Any]) -> Sum:
+def _sum(cell: Mapping[str, Any], literals: _Literals) -> Sum:
     """A `$mul`, `$macc_v2` or plain `$alu` taken apart."""
     p, pins = cell["parameters"], cell["connections"]
     if cell["type"] != "$macc_v2":
         a, b = ((pins[pin], bool(int(p[f"{pin}_SIGNED"], 2))) for pin in "AB")
         if cell["type"] == "$mul":
-            return Sum(pins["Y"], [(a[0], b[0], a[1], b[1], False)], [])
+            products = [(a[0], b[0], a[1], b[1], False)]
+            return Sum(pins["Y"], _together(products, literals), [])
         return Sum(pins["Y"], [], [(*a, False), (*b, False)])
     counts = (int(p["NPRODUCTS"], 2), int(p["NPRODUCTS"], 2), int(p["NADDENDS"], 2))
     a, b, c = (_split(pins[pin], p[f"{pin}_WIDTHS"], n) for pin, n in zip("ABC", counts))
@@ -198,7 +222,7 @@ def _sum(cell: Mapping[str, Any]) -> Sum:
         for n, (x, y) in enumerate(zip(a, b))
     ]
     addends = [(x, _flag(p["C_SIGNED"], n), _flag(p["ADDEND_NEGATED"], n)) for n, x in enumerate(c)]
-    return Sum(pins["Y"], products, addends)
+    return Sum(pins["Y"], _together(products, literals), addends)
 
 
 def _flag(bits: str, n: int) -> bool:
