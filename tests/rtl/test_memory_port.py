@@ -53,6 +53,19 @@ def test_operations_dispatched_at_once(rng):
     streams.check(rng, PAIR, rows)
 
 
+def test_streaming_loads_fill_the_port(rng):
+    """At least 95 % of the port's bytes a cycle, the first latency and issue included."""
+    burst, count = PAIR.dram_burst_bytes, 12
+    size = PAIR.sram_bytes // 2
+    loads = [streams.row("load", [1, 0, 0, 0, size, 1, 1, 1]) for _ in range(count)]
+    rows = [np.stack(loads), np.zeros((0, loads[0].size), np.int64)]
+    run = streams.check(rng, PAIR, rows)
+    cycles = run.end[0][-1] - run.start[0][0]
+    assert PAIR.dram_bursts_num == PAIR.dram_bursts_den, "memory gives what the port can take"
+    assert PAIR.core_port_bytes_per_cycle == burst
+    assert count * size >= 0.95 * burst * cycles
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("chip", [NANO, PAIR, SLOW_PAIR], ids=["nano", "pair", "slow_pair"])
 def test_longer_streams(chip, rng):
