@@ -1,29 +1,15 @@
 """Proofs of what must never happen, each with a seeded fault that makes it fail."""
 
-import importlib.util
-import inspect
-
 import pytest
 from amaranth.hdl import Assert, Assume, Cat, Cover, Fragment, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
+from tests.rtl.proof_parts import mutated
 
 from mellivora.rtl import op_queue, semaphores
 from mellivora.rtl.interfaces import OPERATION
 from mellivora.rtl.proofs import memory_word, prove, reached, registers
 from mellivora.rtl.semaphores import WORKERS
-
-
-def mutated(module, *changes):
-    """The module again with pieces of its text replaced, each found once."""
-    text = inspect.getsource(module)
-    for old, new in changes:
-        assert text.count(old) == 1, f"{old!r} is there {text.count(old)} times"
-        text = text.replace(old, new)
-    spec = importlib.util.spec_from_loader("mutant", loader=None)
-    mutant = importlib.util.module_from_spec(spec)
-    exec(compile(text, module.__file__, "exec"), mutant.__dict__)
-    return mutant
 
 
 class QueueOrder(wiring.Component):

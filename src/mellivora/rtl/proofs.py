@@ -58,18 +58,30 @@ def reached(component: Any, *, depth: int) -> bool:
         return "Status: PASSED" in design.check("-c", "-t", str(depth))
 
 
+def part(fragment: Fragment, *names: str) -> Any:
+    """The submodule of a fragment with this name, or the one within it with the next name."""
+    for name in names:
+        (fragment,) = [inner for inner, label, *_ in fragment.subfragments if label == name]
+    return fragment
+
+
 def registers(fragment: Fragment) -> dict[str, Signal]:
-    """{name: signal} that a fragment drives itself: what an invariant has to speak of."""
+    """{name: signal} that a fragment drives itself: what an invariant has to speak of.
+
+    Of those with one name the second is "name_2", in the order in which they are driven.
+    """
     found: dict[str, Signal] = {}
-    for statements in fragment.statements.values():
-        for statement in statements:
-            found |= {signal.name: signal for signal in statement._lhs_signals()}
+    for statement in (one for many in fragment.statements.values() for one in many):
+        for signal in statement._lhs_signals():
+            same = [other for other in found.values() if other.name == signal.name]
+            if all(other is not signal for other in same):
+                found[f"{signal.name}_{len(same) + 1}" if same else signal.name] = signal
     return found
 
 
 def memory_word(fragment: Fragment, name: str, address: Any) -> Signal:
     """What the memory `name` of a fragment holds there now."""
-    (store,) = [part for part, label, *_ in fragment.subfragments if label == name]
+    store = part(fragment, name)
     word = Signal(store._data.shape, name=f"{name}_word")
     bits = ceil_log2(store._data.depth)
     place = Cat(Value.cast(address), Const(0, bits))[:bits]

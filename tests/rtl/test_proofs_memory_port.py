@@ -1,0 +1,299 @@
+"""No AXI beat is lost or doubled: proofs about the memory port, each with seeded faults."""
+
+import pytest
+from amaranth.hdl import Assert, Assume, Cat, Cover, Fragment, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
+from tests.rtl.dma_streams import chip_of
+from tests.rtl.proof_parts import FifoInside, Line, inputs_of, join_inputs, mutated
+
+from mellivora.rtl import memory_port
+from mellivora.rtl.dma_walker import burst_bits
+from mellivora.rtl.memory_link import STORE_DATA_CYCLES, reads_in_flight
+from mellivora.rtl.memory_port import LEAST_LATENCY
+from mellivora.rtl.proofs import part, prove, reached, registers
+
+FAST = {"dram_latency_cycles": LEAST_LATENCY, "dram_gbps": 16}
+"""A burst a cycle; bursts of 16 bytes, the smallest."""
+ONE = chip_of(**FAST)
+TWO = chip_of(cores=2, **FAST)
+
+
+class PortProof(wiring.Component):
+    """One read or write, any, is followed from its grant to its answer.
+
+    If whichever it is goes to the bus after those before it, unchanged, and its answer to those
+    who asked, all do: in order, none twice and none never.
+    """
+
+    def __init__(self, module, chip, inside=True):
+        """inside: with the invariants that a step of the proof needs."""
+        self.port, self.chip, self.inside = module.MemoryPort(chip), chip, inside
+        self.write_buffer, self.most = module.WRITE_BUFFER, reads_in_flight(chip)
+        self.module_name = f"{type(self).__name__.lower()}_{chip.cores}"
+        super().__init__({**inputs_of(self.port), "follow": In(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.port = self.fragment = Fragment.get(self.port, platform)
+        join_inputs(m, self, self.port)
+        self._specify(m, self.port.axi)
+        return m
+
+    def _keeps(self, m, letters, *payload):
+        """AXI: a `valid` that waits for `ready` stays, and so does what it says."""
+        valid, ready = (getattr(self.port.axi, letters + name) for name in ("valid", "ready"))
+        waits, said = Signal(name=f"{letters}_waits"), Signal.like(Cat(*payload), name=letters)
+        m.d.sync += [waits.eq(valid & ~ready), said.eq(Cat(*payload))]
+        m.d.comb += Assert(~waits | (valid & (said == Cat(*payload))))
+
+    def _constant(self, m, letters):
+        axi = self.port.axi
+        for name, value in (("len", 0), ("size", 4), ("burst", 1)):
+            m.d.comb += Assert(getattr(axi, letters + name) == value)
+
+    def _answered(self, m, following, answers, wanted, taken):
+        """answers: bits to the cores in this cycle; wanted: those that are due; taken: from AXI."""
+        m.d.comb += Assert(taken | ~answers.any())
+        with m.If(taken):
+            m.d.comb += Assert(following.count != 0)
+        with m.If(following.leaving):
+            m.d.comb += Assert(answers == wanted)
+
+
+class Reads(PortProof):
+    """A beat of R goes to the cores, one or all, that were granted what it answers."""
+
+    def _specify(self, m, axi):
+        loads, stores = self.port.loads, self.port.stores
+        takers = Cat(load.grant for load in loads)
+        joint = Cat(load.valid & load.multicast for load in loads).all()
+        granted, asked = takers.any(), axi.arvalid & axi.arready
+        came = axi.rvalid & axi.rready
+        follow, most = Signal(), self.most
+        requests = Line(m, "requests", most, joins=granted, leaves=asked, follow=follow)
+        answers = Line(m, "answers", most, joins=granted, leaves=came, follow=follow)
+        burst, cores = Signal.like(loads[0].burst), Signal.like(takers)
+        place = burst_bits(self.chip)
+        m.d.comb += follow.eq(self.follow & granted & ~requests.due & ~answers.due)
+        for load in loads:
+            with m.If(follow & load.grant):
+                m.d.sync += [burst.eq(load.burst), cores.eq(takers)]
+            m.d.comb += [
+                Assume(~joint | (load.burst == loads[0].burst)),
+                Assert(load.valid | ~load.grant),
+                Assert(~load.grant | ~load.multicast | takers.all()),
+                Assert(~load.grant | ~Cat(store.grant for store in stores).any()),
+                Assert(load.data == axi.rdata),
+            ]
+        m.d.comb += [
+            # An answer is one to a request that was accepted in an earlier cycle.
+            Assume(~axi.rvalid | (answers.count > requests.count)),
+            Assert(joint | ((takers & (takers - 1)) == 0)),
+            Assert(axi.arvalid == (requests.count != 0)),
+            Assert(axi.rready | (answers.count == requests.count)),
+            Cover((requests.before == 1) & requests.due & (answers.before == 3)),
+        ]
+        with m.If(requests.first):
+            m.d.comb += Assert(axi.araddr == burst << place)
+        with m.If(answers.leaving):
+            m.d.comb += Assert(~requests.due)
+        self._answered(m, answers, Cat(load.beat for load in loads), cores, came)
+        self._keeps(m, "ar", axi.araddr)
+        self._constant(m, "ar")
+        if self.inside:
+            self._invariants(m, requests, answers, burst, cores)
+
+    def _invariants(self, m, requests, answers, burst, cores):
+        asked = FifoInside(part(self.fragment, "read_requests"), 2)
+        routes = FifoInside(part(self.fragment, "read_routes"), self.most, buffered=True)
+        m.d.comb += [
+            *asked.holds(requests.count),
+            *routes.holds(answers.count),
+            Assert(routes.shown | (answers.count == requests.count)),
+            Assert(routes.shown | (answers.count <= 1)),
+            Assert(requests.count <= answers.count),
+        ]
+        with m.If(requests.due):
+            m.d.comb += [
+                Assert(requests.before < requests.count),
+                Assert(requests.behind == answers.behind),
+                Assert(answers.due),
+                Assert(asked.word(requests.before) == burst),
+            ]
+        with m.If(answers.due):
+            m.d.comb += [
+                Assert(answers.before < answers.count),
+                Assert(routes.word(answers.before) == cores),
+                Assert(requests.due | (answers.behind > requests.count)),
+            ]
+
+
+class Writes(PortProof):
+    """AW and W have what STORE gave, data STORE_DATA_CYCLES after the grant; B tells whose."""
+
+    def _specify(self, m, axi):
+        stores, most = self.port.stores, self.most
+        grants = Cat(store.grant for store in stores)
+        granted = grants.any()
+        asked, sent = axi.awvalid & axi.awready, axi.wvalid & axi.wready
+        came = axi.bvalid & axi.bready
+        follow, accepted = Signal(), Signal()
+        addresses = Line(m, "addresses", most, joins=granted, leaves=asked, follow=follow)
+        beats = Line(m, "beats", most, joins=granted, leaves=sent, follow=follow)
+        answers = Line(m, "answers", most, joins=granted, leaves=came, follow=follow)
+        m.d.comb += follow.eq(self.follow & granted & ~addresses.due & ~beats.due & ~answers.due)
+        # Bit k of `awaited`: a write granted k + 1 cycles ago has no data yet; of `age`: this one.
+        awaited, age = Signal(STORE_DATA_CYCLES), Signal(STORE_DATA_CYCLES)
+        on_way = sum(awaited)
+        m.d.sync += [awaited.eq(Cat(granted, awaited)), age.eq(Cat(follow, age))]
+        core, last = Signal.like(grants), Signal()
+        burst = Signal.like(stores[0].burst)
+        beat = Signal(9 * self.chip.dram_burst_bytes)
+        for i, store in enumerate(stores):
+            with m.If(follow & store.grant):
+                m.d.sync += [core.eq(1 << i), last.eq(store.last), burst.eq(store.burst)]
+            with m.If(age[-1] & core[i]):
+                m.d.sync += beat.eq(Cat(store.data, store.mask))
+            m.d.comb += Assert(store.valid | ~store.grant)
+        m.d.comb += [
+            # An answer is one to a write whose address and data were accepted in earlier cycles.
+            accepted.eq((answers.count > addresses.count) & (answers.count > beats.count)),
+            Assume(~axi.bvalid | accepted),
+            Assert((grants & (grants - 1)) == 0),
+            Assert(axi.awvalid == (addresses.count != on_way)),
+            Assert(axi.wvalid == (beats.count != on_way)),
+            Assert(
+                axi.bready | (answers.count == addresses.count) | (answers.count == beats.count)
+            ),
+            Assert(axi.wlast),
+            Cover(addresses.due & (addresses.before == 1) & (beats.before == 3) & ~age.any()),
+        ]
+        with m.If(addresses.first & axi.awvalid):
+            m.d.comb += [Assert(axi.awaddr == burst << burst_bits(self.chip)), Assert(~age.any())]
+        with m.If(beats.first & axi.wvalid):
+            m.d.comb += [Assert(Cat(axi.wdata, axi.wstrb) == beat), Assert(~age.any())]
+        with m.If(answers.leaving):
+            m.d.comb += Assert(~addresses.due & ~beats.due)
+        self._answered(m, answers, Cat(store.done for store in stores), core, came)
+        lasts = Cat(store.done_last for store in stores)
+        self._answered(m, answers, lasts, Mux(last, core, 0), came)
+        self._keeps(m, "aw", axi.awaddr)
+        self._keeps(m, "w", axi.wdata, axi.wstrb)
+        self._constant(m, "aw")
+        if self.inside:
+            self._invariants(m, (addresses, beats), answers, awaited, age)
+            self._contents(m, addresses, beats, answers, age, core, last, burst, beat)
+
+    def _invariants(self, m, lines, answers, awaited, age):
+        state = registers(self.fragment)
+        self.late = [state[f"takers_{k + 1}"] for k in range(STORE_DATA_CYCLES)]
+        self.queues = [
+            FifoInside(part(self.fragment, name), self.write_buffer)
+            for name in ("write_addresses", "write_beats")
+        ]
+        self.routes = FifoInside(part(self.fragment, "write_routes"), self.most, buffered=True)
+        m.d.comb += self.routes.holds(answers.count)
+        for channel, line, queue in zip(("aw", "w"), lines, self.queues, strict=True):
+            m.d.comb += [
+                *queue.holds(line.count - sum(awaited)),
+                Assert(state[f"{channel}_granted"] == line.count),
+                Assert(line.count <= self.write_buffer),
+                Assert(line.count <= answers.count),
+                Assert(self.routes.shown | (line.count == answers.count)),
+            ]
+            with m.If(line.due):
+                m.d.comb += [
+                    Assert(line.before < line.count),
+                    Assert(line.behind == answers.behind),
+                    Assert(answers.due),
+                ]
+            with m.If(answers.due & ~line.due):
+                m.d.comb += Assert((answers.behind > line.count) & ~age.any())
+        m.d.comb += [
+            Assert(self.routes.shown | (answers.count <= 1)),
+            Assert(self.routes.shown | (answers.count == 0) | awaited[0]),
+            Assert((age & ~awaited) == 0),
+            Assert((age & (age - 1)) == 0),
+            Assert(answers.due | ~age.any()),
+        ]
+        for takers, there in zip(self.late, awaited, strict=True):
+            m.d.comb += [Assert(takers.any() == there), Assert((takers & (takers - 1)) == 0)]
+
+    def _contents(self, m, addresses, beats, answers, age, core, last, burst, beat):
+        """What is followed stands in the stages until its data come, then in the queues."""
+        state = registers(self.fragment)
+        names = ["write_burst_late", "write_burst_late_2", "write_burst_late_3"]
+        for k, (name, takers) in enumerate(zip(names, self.late, strict=True)):
+            older = sum(taker.any() for taker in self.late[k + 1 :])
+            with m.If(age[k]):
+                m.d.comb += [Assert(state[name] == burst), Assert(takers == core)]
+                for line, queue in zip((addresses, beats), self.queues, strict=True):
+                    m.d.comb += Assert(line.due & (line.before == queue.level + older))
+        for line, queue, word in zip((addresses, beats), self.queues, (burst, beat), strict=True):
+            with m.If(line.due & ~age.any()):
+                m.d.comb += [
+                    Assert(line.before < queue.level),
+                    Assert(queue.word(line.before) == word),
+                ]
+        with m.If(answers.due):
+            m.d.comb += [
+                Assert(answers.before < answers.count),
+                Assert(self.routes.word(answers.before) == Cat(core, Mux(last, core, 0))),
+            ]
+
+
+READ_FAULTS = {
+    "granted although full": ("may_read.eq(requests.w_rdy & routes", "may_read.eq(routes"),
+    "address of the wrong core": (
+        "[load.burst for load in self.loads]",
+        "[self.loads[0].burst] * 2",
+    ),
+    "a request dropped": ("requests.r_en.eq(self.axi.arready)", "requests.r_en.eq(1)"),
+    "routes run ahead": ("routes.r_en.eq(self.axi.rvalid)", "routes.r_en.eq(1)"),
+    "beats go to all": ("beat.eq(beat & routes.r_data[core])", "beat.eq(beat)"),
+    "an answer not taken": ("rready.eq(routes.r_rdy)", "rready.eq(routes.r_rdy & requests.w_rdy)"),
+}
+SHORT = ("WRITE_BUFFER = 8", "WRITE_BUFFER = 2")
+"""So that a full buffer is near power-on."""
+WRITE_FAULTS = {
+    "granted although full": ("may_write.eq(free[0] & free[1] & ", "may_write.eq("),
+    "writes on their way not counted": ("granted + takers.any()", "granted + queue.w_en"),
+    "takers not delayed": ("_chosen(late, [", "_chosen(takers, ["),
+    "address a cycle late": ("stages=STORE_DATA_CYCLES)", "stages=STORE_DATA_CYCLES + 1)"),
+    "data dropped": ("beats.r_en.eq(self.axi.wready)", "beats.r_en.eq(1)"),
+    "done to the other core": ("answered & routes.r_data[core]", "answered & routes.r_data[~core]"),
+    "last of another core": ("Cat(takers, takers & lasts)", "Cat(takers, lasts)"),
+}
+
+
+def test_reads():
+    assert prove(Reads(memory_port, TWO), depth=1) is None
+    assert reached(Reads(memory_port, TWO), depth=10)
+
+
+def test_writes():
+    assert prove(Writes(memory_port, ONE), depth=1) is None
+    assert reached(Writes(memory_port, ONE), depth=10)
+
+
+@pytest.mark.nightly
+def test_reads_of_one_core():
+    assert prove(Reads(memory_port, ONE), depth=1) is None
+
+
+@pytest.mark.nightly
+def test_writes_of_two_cores():
+    assert prove(Writes(memory_port, TWO), depth=1) is None
+
+
+@pytest.mark.parametrize("fault", READ_FAULTS)
+def test_reads_with(fault):
+    mutant = mutated(memory_port, READ_FAULTS[fault])
+    assert "Assert failed" in prove(Reads(mutant, TWO, inside=False), depth=6)
+
+
+@pytest.mark.parametrize("fault", WRITE_FAULTS)
+def test_writes_with(fault):
+    mutant = mutated(memory_port, SHORT, WRITE_FAULTS[fault])
+    assert "Assert failed" in prove(Writes(mutant, TWO, inside=False), depth=10)
