@@ -2,8 +2,8 @@
 
 import pytest
 
-from mellivora.rtl.core import Core, accumulators, ends_of, scratchpad
-from mellivora.rtl.emit import rtlil
+from mellivora.rtl.chip_text import chip_rtlil
+from mellivora.rtl.core import accumulators, ends_of, scratchpad
 from mellivora.spec import load_chip
 
 
@@ -22,7 +22,7 @@ def test_memories_have_the_size_of_the_chip(name):
 
 def test_nano_elaborates_with_a_module_for_every_part():
     chip = load_chip("nano")
-    text = rtlil(Core(chip))
+    text = chip_rtlil(chip)
     for part in (
         "front_",
         "control_port_",

@@ -90,19 +90,18 @@ def _chip(args: argparse.Namespace) -> Any:
 
 
 def _emit(args: argparse.Namespace) -> dict[str, Any]:
-    from mellivora.rtl.chip import Chip
-    from mellivora.rtl.emit import verilog
+    from mellivora.rtl.chip_text import chip_rtlil, top_name
+    from mellivora.rtl.emit import verilog_of
 
     output = check_output(args.output)
     assert output is not None
     chip, progress = _chip(args), Progress()
     progress.say(f"elaborating {chip.name}")
-    design = Chip(chip)
-    text = verilog(design)
+    text = verilog_of(chip_rtlil(chip), top := top_name(chip))
     manifest = {
         "chip": chip.name,
         "fingerprint": chip.fingerprint(),
-        "top": design.module_name,
+        "top": top,
         "file": output.name,
         "bytes": len(text.encode()),
         "modules": sorted(
@@ -116,10 +115,7 @@ def _emit(args: argparse.Namespace) -> dict[str, Any]:
     _write(output, text)
     _write(output.with_suffix(".json"), json.dumps(manifest, indent=1) + "\n")
     progress.clear()
-    print(
-        f"{output}: {manifest['bytes']:,} bytes, top {design.module_name}, "
-        f"{len(manifest['modules'])} modules"
-    )
+    print(f"{output}: {manifest['bytes']:,} bytes, top {top}, {len(manifest['modules'])} modules")
     print(f"{output.with_suffix('.json')}: manifest")
     return manifest
 

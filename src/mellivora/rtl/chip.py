@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from mellivora.errors import SpecError
 from mellivora.rtl.axi import axi4, axi4_lite
 from mellivora.rtl.banked_memory import BankedMemory
+from mellivora.rtl.chip_text import top_name
 from mellivora.rtl.control import WORD_BITS
 from mellivora.rtl.control_port import CORE_ADDRESS_BITS
 from mellivora.rtl.core import Core, accumulators, ends_of, scratchpad
@@ -42,7 +43,7 @@ class Chip(wiring.Component):
             raise
         self.chip, self.ecc = chip, ecc
         self.ends = ends_of(chip)
-        self.module_name = f"mellivora_{chip.name}"
+        self.module_name = top_name(chip)
         members = {
             "memory": Out(axi4(ADDRESS_BITS, chip.dram_burst_bytes)),
             "control": In(axi4_lite(CORE_ADDRESS_BITS + CORE_NUMBER_BITS)),

@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import functools
-import hashlib
 import os
 import subprocess
 import tempfile
@@ -24,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mellivora.errors import UsageError
+from mellivora.rtl.chip_text import chip_rtlil, digest, sources_hash
 from mellivora.rtl.simulate import cache_dir, compile_failed, compiler
 from mellivora.spec import ChipSpec, load_chip
 
@@ -32,7 +32,6 @@ READ_PIPELINE_CYCLES, WRITE_PIPELINE_CYCLES = 2, 5
 """Of `dram_latency_cycles`, what passes on the chip: docs/design/0006-core-rtl.md."""
 LIMIT_CYCLES = 50_000_000
 _DRIVER = Path(__file__).with_name("chip_driver.cpp")
-_SOURCES = ("rtl", "isa", "numerics", "spec")
 
 
 @dataclass(frozen=True)
@@ -244,10 +243,10 @@ def chip_simulation(
     name = f"chip{'-wave' if wave else ''}{'-ecc' if ecc else ''}"
     folder = cache_dir() / "rtl"
     folder.mkdir(parents=True, exist_ok=True)
-    facts = (_sources_hash(), spec.fingerprint(), version, *FLAGS)
-    note = folder / f"{name}-{_digest(*facts)}.note"  # which library these sources make
+    facts = (sources_hash(), spec.fingerprint(), version, *FLAGS)
+    note = folder / f"{name}-{digest(*facts)}.note"  # which library these sources make
     if not (note.exists() and (folder / note.read_text("utf-8")).exists()):
-        with open(folder / f"{name}-{spec.fingerprint()[:8]}.lock", "w") as lock:
+        with open(note.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one builds, the rest wait
             if not (note.exists() and (folder / note.read_text("utf-8")).exists()):
                 target = _build(path, spec, folder, name, (version, *FLAGS), wave=wave, ecc=ecc)
@@ -255,23 +254,6 @@ def chip_simulation(
                 part.write_text(target.name, "utf-8")
                 os.replace(part, note)
     return ChipSimulation(ctypes.CDLL(str(folder / note.read_text("utf-8"))), spec)
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-
-
-@functools.cache
-def _sources_hash() -> str:
-    import amaranth
-
-    root = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256(amaranth.__version__.encode())
-    for part in _SOURCES:
-        for path in sorted((root / part).rglob("*")):
-            if path.suffix in (".py", ".cpp"):
-                digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _build(
@@ -289,13 +271,14 @@ def _build(
 
     from mellivora.rtl import chip_names
     from mellivora.rtl.chip import Chip
-    from mellivora.rtl.emit import rtlil, yosys
+    from mellivora.rtl.emit import yosys
     from mellivora.rtl.sleep import asleep
 
+    text = chip_rtlil(chip, ecc=ecc)
     design = Chip(chip, ecc=ecc)
-    text = rtlil(design)
+    design._MustUse__used = True  # asked for its names
     driver = chip_names.cxxrtl(design, chip, wave=wave) + _DRIVER.read_text("utf-8")
-    target = folder / f"{name}-{_digest(text, driver, *tools)}.so"
+    target = folder / f"{name}-{digest(text, driver, *tools)}.so"
     if target.exists():
         return target
     code = yosys(

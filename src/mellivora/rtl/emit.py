@@ -74,9 +74,14 @@ def _black_box(component: Any, name: str) -> str:
 
 def verilog(component: Any) -> str:
     """Verilog-2005 of the component and of all it shares, in one file."""
+    return verilog_of(rtlil(component), component.module_name)
+
+
+def verilog_of(text: str, top: str) -> str:
+    """Verilog-2005 of RTLIL that `rtlil` gave."""
     script = [
-        f"read_rtlil <<rtlil\n{rtlil(component)}\nrtlil",
-        f"hierarchy -check -top {component.module_name}",
+        f"read_rtlil <<rtlil\n{text}\nrtlil",
+        f"hierarchy -check -top {top}",
         "proc -nomux -norom",
         "memory_collect",
         "attrmap -remove generator -remove src -remove top",
