@@ -117,10 +117,11 @@ def test_a_memory_that_stalls_changes_no_byte():
         assert (run.scratchpads[0] == machine.cores[0].scratchpad).all(), f"seed {seed}"
 
 
-def test_windows_begin_at_bursts():
+@pytest.mark.parametrize(("window", "code"), [((32, 64), "MV0883"), ((64, BYTES), "MV0852")])
+def test_windows_begin_at_bursts_of_dram(window, code):
     with pytest.raises(UsageError) as error:
-        launch("halt", windows=[(32, 64)])
-    assert error.value.code == "MV0890"
+        launch("halt", windows=[window])
+    assert error.value.code == code
 
 
 def test_a_chip_with_more_than_a_burst_a_cycle_has_no_memory_port():

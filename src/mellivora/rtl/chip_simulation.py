@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mellivora.errors import UsageError
 from mellivora.rtl.chip_text import chip_rtlil, digest, sources_hash
 from mellivora.rtl.simulate import cache_dir, compile_failed, compiler
+from mellivora.sim.functional import check_in_dram
+from mellivora.sim.timing import check_windows
 from mellivora.spec import ChipSpec, load_chip
 
 FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w")
@@ -86,7 +87,8 @@ class ChipSimulation:
 
         code: uint64 [words, 2]. parameters: int32 [P] or [cores, P]. dram: uint8, in place; a
         multiple of a burst. windows: (base, limit), bases multiples of a burst. stall_seed: not 0
-        gives a memory with random back-pressure. wave: (file, first cycle, past the last).
+        gives a memory with random back-pressure. wave: (file, first cycle, past the last). Raises
+        UsageError MV0852 (a window leaves DRAM), MV0883 (it begins at no burst).
         """
         from mellivora.rtl.control_port import (
             CORE_STRIDE_BYTES,
@@ -96,15 +98,8 @@ class ChipSimulation:
         )
 
         chip = self.chip
-        for base, limit in windows:
-            if base % chip.dram_burst_bytes or base + limit > dram.nbytes:
-                raise UsageError(
-                    "MV0890",
-                    "a window does not begin at a burst, or leaves DRAM",
-                    given=f"base {base}, limit {limit}",
-                    allowed=f"multiples of {chip.dram_burst_bytes} within {dram.nbytes} bytes",
-                    hint="align the window's base",
-                )
+        check_windows(windows, chip)
+        check_in_dram(windows, dram.nbytes)
         code = np.ascontiguousarray(code, np.uint64)
         values = np.asarray(parameters, np.int32)
         values = np.ascontiguousarray(np.broadcast_to(values, (chip.cores, values.shape[-1])))

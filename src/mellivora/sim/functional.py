@@ -63,6 +63,19 @@ class RunStats:
     macs: int
 
 
+def check_in_dram(windows: Sequence[tuple[int, int]], dram_bytes: int) -> None:
+    """Windows (base, limit) lie in DRAM. Raises UsageError MV0852."""
+    for base, limit in windows:
+        if base < 0 or limit < 0 or base + limit > dram_bytes:
+            raise UsageError(
+                "MV0852",
+                "a window leaves DRAM",
+                given=f"base {base}, limit {limit}",
+                allowed=f"within {dram_bytes} bytes",
+                hint="Give the machine more DRAM, or move the window.",
+            )
+
+
 class Machine:
     """A chip with its memories and a program.
 
@@ -94,15 +107,7 @@ class Machine:
                 hint="Give np.zeros(size, np.uint8), or the size alone.",
             )
         self.windows = [(int(base), int(limit)) for base, limit in windows]
-        for base, limit in self.windows:
-            if base < 0 or limit < 0 or base + limit > self.dram.nbytes:
-                raise UsageError(
-                    "MV0852",
-                    "a window leaves DRAM",
-                    given=f"base {base}, limit {limit}",
-                    allowed=f"within {self.dram.nbytes} bytes",
-                    hint="Give the machine more DRAM, or move the window.",
-                )
+        check_in_dram(self.windows, self.dram.nbytes)
         self._pads = _aligned(chip.cores, chip.sram_bytes)
         self._accumulators = _aligned(chip.cores, chip.accumulator_bytes)
         self.cores = [self._core(index) for index in range(chip.cores)]
