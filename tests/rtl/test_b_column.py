@@ -11,7 +11,7 @@ from mellivora.isa.state import Core
 from mellivora.rtl.b_column import B_CONTROL, BColumn
 from mellivora.rtl.b_control import FRACTION_BITS, HALF, SCALED
 from mellivora.rtl.b_unpack import FLOATING, NIBBLES, SIX_GROUPS, SIX_ORDER
-from mellivora.rtl.dot32 import CODE_BITS
+from mellivora.rtl.dot32 import B_BITS
 from mellivora.rtl.simulate import build, pack, unpack
 from mellivora.spec import load_chip
 
@@ -73,7 +73,7 @@ def lines_of(fmt, data, j):
             lines.append((control(**static, **six, slots=slots_of(fmt, d)), int(dword), 77, 0, 0))
     if B_SCALE_BYTES[fmt]:
         lines.append((control(**static, scale=1), 0, int(data[-4]), int(scale[0]), int(scale[1])))
-    lines.append((control(**static, swap=1), 123, 456, 789, 0))
+    lines += [(control(**static, **{swap: 1}), 123, 456, 789, 0) for swap in ("swap", "swap_scale")]
     return lines
 
 
@@ -104,8 +104,10 @@ def test_codes_and_scales(fmt, j, rng):
     idle = {name: np.concatenate([value, value[:1] * 0]) for name, value in inputs.items()}
     out = sim().run(**idle)
 
-    got = unpack(out["b"][ends], CODE_BITS, 32)
-    got = np.where(got >= 256, got - 512, got)
+    got = unpack(out["b"][ends], B_BITS, 32)
+    got = np.where(got >= 128, got - 256, got)
+    if j or fmt == BFormat.UINT8:
+        got += 128
     order = np.arange(32)
     if fmt == BFormat.MXFP6:
         order = np.array([4 * SIX_ORDER[e // 4] + e % 4 for e in range(32)])
@@ -123,15 +125,15 @@ def test_shown_holds_while_the_next_comes_in(rng):
     """Before `swap`, and in its own cycle, the old block is shown; a dword in that cycle counts
     for the next."""
     first, second = rng.integers(0, 256, (2, 36), np.uint8)
-    lines = lines_of(BFormat.INT8, first, 0)[:-1]
+    lines = lines_of(BFormat.INT8, first, 0)[:-2]
     swap_and_first = list(lines_of(BFormat.INT8, second, 0)[0])
     plain = {"is_signed": 1, "unit": 1}
     swap_and_first[0] = control(**plain, swap=1, slots=0xF)
     lines += [tuple(swap_and_first), *lines_of(BFormat.INT8, second, 0)[1:]]
     names = ("control", "dword", "rows", "half_scale", "half_minimum")
     inputs = {name: np.array([line[i] for line in lines] * 2) for i, name in enumerate(names)}
-    got = unpack(sim().run(**inputs)["b"], CODE_BITS, 32)
+    got = unpack(sim().run(**inputs)["b"], B_BITS, 32)
     for cycle in range(9, 9 + 8):
         np.testing.assert_array_equal(got[cycle] & 255, first[:32])
     np.testing.assert_array_equal(got[17] & 255, second[:32])
-    assert pack(got[:1], CODE_BITS).shape == (1, 9)
+    assert pack(got[:1], B_BITS).shape == (1, 8)

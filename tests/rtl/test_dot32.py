@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from mellivora.rtl.dot32 import CODE_BITS, DOT32, PAIR_BITS, SUM32, SUM_BITS, pair_sums
+from mellivora.rtl.dot32 import (
+    B_BITS,
+    CODE_BITS,
+    DOT32,
+    FACTOR_BITS,
+    OFFSET_STAGE,
+    PAIR_BITS,
+    SUM32,
+    SUM_BITS,
+    pair_sums,
+)
 from mellivora.rtl.scale_dot import DOT_BITS
 from mellivora.rtl.simulate import pack
 
@@ -15,36 +25,56 @@ def signed(words, bits):
     return (words.astype(np.int64) ^ 1 << bits - 1) - (1 << bits - 1)
 
 
+def extremes(bits):
+    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+    return np.array([low, low + 1, -1, 0, 1, high - 1, high])
+
+
 @pytest.fixture
 def codes(rng):
     """a, b: integers [blocks, 32]; the extremes with the extremes first."""
-    extremes = np.array([LOW, LOW + 1, -1, 0, 1, HIGH - 1, HIGH])
-    x, y = (np.repeat(e.reshape(-1, 1), 32, axis=1) for e in np.meshgrid(extremes, extremes))
-    wild = rng.integers(LOW, HIGH + 1, (2, 1 << 18, 32))
+    x, y = np.meshgrid(extremes(CODE_BITS), extremes(B_BITS))
+    x, y = (np.repeat(e.reshape(-1, 1), 32, axis=1) for e in (x, y))
+    count, top = 1 << 18, 1 << B_BITS - 1
+    a, b = rng.integers(LOW, HIGH + 1, (count, 32)), rng.integers(-top, top, (count, 32))
     one = np.eye(32, dtype=int)  # every place counts once
-    return np.concatenate([x, one, wild[0]]), np.concatenate([y, LOW * one, wild[1]])
+    return np.concatenate([x, one, a]), np.concatenate([y, -top * one, b])
 
 
-def test_dot_bits(codes, simulation, same_bits):
-    """2^18 blocks: 8 million products."""
+def test_dot_bits(codes, simulation, same_bits, rng):
+    """2^18 blocks: 8 million products; with each an offset that 128 or a zero point gives."""
     a, b = codes
-    operands = {"a": pack(a, CODE_BITS), "b": pack(b, CODE_BITS)}
+    offset = a.sum(axis=1) * rng.choice([0, 128, 255, -255], len(a))
+    operands = {"a": pack(a, CODE_BITS), "b": pack(b, B_BITS), "offset": offset}
     operands["pairs"] = pack(pair_sums(a), PAIR_BITS)
-    got = simulation(DOT32).results(DOT32.stages, **operands)["dot"]
-    same_bits(signed(got, DOT_BITS), DOT32.compute(a, b))
+    late = {"offset": OFFSET_STAGE}
+    got = simulation(DOT32).results(DOT32.stages, late=late, **operands)["dot"]
+    same_bits(signed(got, DOT_BITS), DOT32.compute(a, b, offset))
 
 
-def test_sum_bits(codes, simulation, same_bits):
+def test_sum_bits(codes, simulation, same_bits, rng):
+    """128 and any zero point of 9 bits off each b: the greatest offset needs all of its bits."""
     a, _ = codes
-    got = simulation(SUM32).results(SUM32.stages, a=pack(a, CODE_BITS))["total"]
-    same_bits(signed(got, SUM_BITS), SUM32.compute(a))
+    factor = rng.integers(-255, 128 + 256 + 1, len(a))
+    factor[:2] = 128 + 256
+    out = simulation(SUM32).results(
+        SUM32.stages, late={"factor": 1}, a=pack(a, CODE_BITS), factor=factor
+    )
+    same_bits(signed(out["total"], SUM_BITS), SUM32.compute(a))
+    same_bits(signed(out["offset"], DOT_BITS), SUM32.compute(a) * factor)
+    assert factor.max() < 1 << FACTOR_BITS - 1
 
 
 def test_cycles(simulation, changes_at):
     ones, twos = (pack(np.full((1, 32), n), CODE_BITS)[0] for n in (1, 2))
+    b_ones, b_twos = (pack(np.full((1, 32), n), B_BITS)[0] for n in (1, 2))
     pairs = pack(np.full((1, 16), 2), PAIR_BITS)[0]
-    first = {"a": ones, "b": ones, "pairs": pairs}
-    second = first | {"b": twos}
-    changes_at(simulation(DOT32), DOT32.stages, first, second, "dot", (32, 64))
-    sim = simulation(SUM32)
-    changes_at(sim, SUM32.stages, {"a": ones}, {"a": twos}, "total", (32, 64))
+    first = {"a": ones, "b": b_ones, "pairs": pairs, "offset": 0}
+    for change, after in (({"b": b_twos}, 64), ({"offset": 5}, 37)):
+        late = {"offset": OFFSET_STAGE}
+        pair = (32, after)
+        changes_at(simulation(DOT32), DOT32.stages, first, first | change, "dot", pair, late)
+    sim, first = simulation(SUM32), {"a": ones, "factor": 1}
+    changes_at(sim, SUM32.stages, first, first | {"a": twos}, "total", (32, 64))
+    late = {"factor": 1}
+    changes_at(sim, SUM32.stages, first, first | {"factor": 2}, "offset", (32, 64), late)

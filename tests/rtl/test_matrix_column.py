@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mellivora import numerics
-from mellivora.rtl.dot32 import CODE_BITS, PAIR_BITS, pair_sums
+from mellivora.rtl.dot32 import B_BITS, CODE_BITS, OFFSET_STAGE, PAIR_BITS, pair_sums
 from mellivora.rtl.matrix_column import (
     ACC_STAGE,
     COLUMN_STAGES,
@@ -16,7 +16,9 @@ from mellivora.rtl.matrix_column import (
 from mellivora.rtl.simulate import pack
 
 F32, U32 = np.float32, np.uint32
-LATE = {"a_sum": SUM_STAGE} | dict.fromkeys(("sa", "sb", "minimum"), SCALE_STAGE)
+LATE = {"a_sum": SUM_STAGE, "offset": OFFSET_STAGE} | dict.fromkeys(
+    ("sa", "sb", "minimum"), SCALE_STAGE
+)
 B_FORMATS = ["mxint8", "x2", "x3", "mxfp6", "mxfp4", "q8_0", "q4_0", "q4_1"]
 
 
@@ -25,11 +27,21 @@ def column(simulation):
     return simulation(MATRIX_COLUMN)
 
 
+def signed_bytes(a, b):
+    """(b less a number of its row, so that signed bytes hold it; what that takes off the dot)."""
+    low, high = b.min(axis=1, keepdims=True), b.max(axis=1, keepdims=True)
+    taken = np.where((low < -128) | (high > 127), low + 128, 0)
+    assert (b - taken).max() < 128
+    return b - taken, (a.sum(axis=1, keepdims=True) * taken)[:, 0]
+
+
 def step(column, mode, *, a, b, acc, sa=1.0, sb=1.0, minimum=0.0):
     """One step on each row, by the hardware; the same operands as `compute` takes."""
     f32 = {name: np.asarray(x, F32) for name, x in (("sa", sa), ("sb", sb), ("minimum", minimum))}
     late = {"acc": ACC_STAGE[mode], **LATE}
-    operands = {"a": pack(a, CODE_BITS), "b": pack(b, CODE_BITS), "acc": acc, **f32}
+    b, offset = signed_bytes(a, b)
+    operands = {"a": pack(a, CODE_BITS), "b": pack(b, B_BITS), "acc": acc, **f32}
+    operands["offset"] = offset
     operands["pairs"] = pack(pair_sums(a), PAIR_BITS)
     return column.results(
         COLUMN_STAGES[mode], late=late, mode=int(mode), a_sum=np.sum(a, axis=1), **operands
@@ -37,11 +49,13 @@ def step(column, mode, *, a, b, acc, sa=1.0, sb=1.0, minimum=0.0):
 
 
 def operands_of(count, corners, rng):
-    """Codes of all 9 bits; scales and accumulators of all kinds, mostly such that terms matter.
+    """Codes of all 9 bits, B's a row's zero point away from bytes; scales and accumulators of all
+    kinds, mostly such that terms matter.
 
     B's scales are powers of two and FP16 numbers, its minima FP16.
     """
-    a, b = rng.integers(-256, 256, (2, count, 32))
+    a, b = rng.integers(-256, 256, (count, 32)), rng.integers(-128, 128, (count, 32))
+    b += rng.integers(-128, 129, (count, 1))
     a[:2], b[:2] = -256, -256
     everyday = np.ldexp(rng.standard_normal((3, count)), rng.integers(-20, 20, (3, count)))
     acc, sb, minimum = everyday.astype(F32).view(U32)
@@ -113,14 +127,16 @@ def test_chain_is_int_matmul(a_fmt, b_fmt, column, rng, same_bits):
 @pytest.mark.parametrize("mode", Accumulate, ids=lambda mode: mode.name)
 def test_cycles(mode, column, changes_at):
     """From the codes, from the sum of codes, and from the accumulator to the result."""
-    ones, twos = (pack(np.full((1, 32), n), CODE_BITS)[0] for n in (1, 2))
+    ones = pack(np.full((1, 32), 1), CODE_BITS)[0]
     scale = int(F32(1).view(U32))
-    first = {"mode": int(mode), "a": ones, "b": ones, "sa": scale, "sb": scale, "minimum": scale}
-    first |= {"a_sum": 32, "acc": 0, "pairs": pack(np.full((1, 16), 2), PAIR_BITS)[0]}
+    b_ones, b_twos = (pack(np.full((1, 32), n), B_BITS)[0] for n in (1, 2))
+    first = {"mode": int(mode), "a": ones, "b": b_ones, "sa": scale, "sb": scale, "minimum": scale}
+    first |= {"a_sum": 32, "acc": 0, "offset": 0, "pairs": pack(np.full((1, 16), 2), PAIR_BITS)[0]}
     value = (lambda x: x) if mode == Accumulate.INTEGER else (lambda x: int(F32(x).view(U32)))
     base = 64 if mode == Accumulate.OFFSET else 32
     late = {"acc": ACC_STAGE[mode], **LATE}
-    changes = [({"b": twos}, base + 32), ({"acc": value(100)}, base + 100)]
+    changes = [({"b": b_twos}, base + 32), ({"offset": 7}, base + 7)]
+    changes.append(({"acc": value(100)}, base + 100))
     if mode == Accumulate.OFFSET:
         changes.append(({"a_sum": 33}, base + 1))
     for change, after in changes:
@@ -140,10 +156,12 @@ def test_modes_may_follow_each_other_after_three_cycles(column, corners, rng, sa
     idle = rows % (run + gap) >= run
     acc[due[~idle]] = operands["acc"][~idle]  # idle steps take whatever is there
     wide = {name: np.pad(x, [(0, extra)] + [(0, 0)] * (x.ndim - 1)) for name, x in operands.items()}
+    b, offset = signed_bytes(wide["a"], wide["b"])
     shown = column.run(
         mode=np.pad(np.where(idle, Accumulate.SCALED, modes), (0, extra)),
         a=pack(wide["a"], CODE_BITS),
-        b=pack(wide["b"], CODE_BITS),
+        b=pack(b, B_BITS),
+        offset=np.pad(offset, (OFFSET_STAGE, 0))[: count + extra],
         pairs=pack(pair_sums(wide["a"]), PAIR_BITS),
         a_sum=np.pad(wide["a"].sum(axis=1), (SUM_STAGE, 0))[: count + extra],
         acc=acc,

@@ -5,7 +5,7 @@ import pytest
 from tests.rtl.test_b_column import control
 
 from mellivora.isa.latency import ACCUMULATE_CYCLES
-from mellivora.rtl.dot32 import CODE_BITS, PAIR_BITS, pair_sums
+from mellivora.rtl.dot32 import CODE_BITS, OFFSET_STAGE, PAIR_BITS, pair_sums
 from mellivora.rtl.interfaces import READ_CYCLES, WRITE_CYCLES
 from mellivora.rtl.matrix_column import ACC_STAGE, COLUMN_STAGES, Accumulate
 from mellivora.rtl.matrix_lane import HISTORY, MEMORY_CYCLES, MatrixLane, Source
@@ -29,12 +29,12 @@ def test_results_are_taken_up_again(distance, rng):
     first = 12  # a block of ones is in place by then
     a[first : first + STEPS, 0] = rng.integers(-100, 100, STEPS)
     acc = rng.integers(0, 1 << 20, total).astype(np.uint32)
-    correction = rng.integers(-(1 << 20), 1 << 20, total)
+    offset = rng.integers(-(1 << 20), 1 << 20, total)
     source = np.full(total, Source.MEMORY)
     due = first + ACC_STAGE[INTEGER]
     source[due + distance :] = Source.RESULT + distance - ACCUMULATE_CYCLES
     source[due] = Source.ZERO
-    ones = {"unit": 1}
+    ones = {"unit": 1, "is_signed": 1}
     rows = [control(**ones, slots=0xF << 4 * d) for d in range(8)] + [control(**ones, swap=1)]
     rows += [control(**ones)] * (total - len(rows))
     out = build(MatrixLane()).run(
@@ -51,12 +51,12 @@ def test_results_are_taken_up_again(distance, rng):
         source=source,
         keep=1,
         acc=acc,
-        correction=correction,
+        offset=offset,
     )["q"]
     expected = np.zeros(STEPS, np.int64)
     for step in range(STEPS):
         begin = 0 if not step else int(acc[due + step])
         before = expected[step - distance] if step >= distance else begin
-        expected[step] = before + a[first + step, 0] + correction[due + step]
+        expected[step] = before + a[first + step, 0] + offset[first + OFFSET_STAGE + step]
     shown = out[first + COLUMN_STAGES[INTEGER] :][:STEPS]
     np.testing.assert_array_equal(shown, expected.astype(np.uint32))

@@ -168,10 +168,11 @@ def test_bad_verilog_is_an_error_with_yosys_words():
 def test_dot32_keeps_its_bits_and_its_clock(rng):
     """In ASAP7 where its library is found, else in the tiny one."""
     result = synthesise(DOT32.create(), liberty=LIBRARY)
-    a, b = rng.integers(-256, 256, (2, 640, 32))
-    a[0], b[0] = -256, -256
-    out = run(result, LIBRARY, DOT32.stages, a=to_bits(a, 9), b=to_bits(b, 9),
-              pairs=to_bits(pair_sums(a), 10))["dot"]  # fmt: skip
-    np.testing.assert_array_equal(to_int(out), (a * b).sum(axis=1))
+    a, b = rng.integers(-256, 256, (640, 32)), rng.integers(-128, 128, (640, 32))
+    offset = a.sum(axis=1) * rng.integers(-128, 129, 640)
+    a[0], b[0], offset[0] = -256, -128, 128 * 256 * 32
+    out = run(result, LIBRARY, DOT32.stages, a=to_bits(a, 9), b=to_bits(b, 8),
+              pairs=to_bits(pair_sums(a), 10), offset=to_bits(offset, 23))["dot"]  # fmt: skip
+    np.testing.assert_array_equal(to_int(out), (a * b).sum(axis=1) + offset)
     if LIBRARY is not TINY:
         assert result.longest_path_ps <= CLOCK_PS

@@ -1,13 +1,13 @@
 """One column's block of operand B: comes in dword by dword while the one before is multiplied."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import C, Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from mellivora.numerics import BLOCK
 from mellivora.numerics.formats import E8M0_BIAS
 from mellivora.rtl.b_unpack import LANES, STORED_BITS, UNPACK, unpack
-from mellivora.rtl.dot32 import CODES
+from mellivora.rtl.dot32 import B_BITS, B_CODES
 from mellivora.rtl.e8m0 import e8m0_value
 from mellivora.rtl.pipeline import wire
 from mellivora.rtl.widen import f16_value
@@ -23,7 +23,8 @@ B_CONTROL = data.StructLayout(
         "offset": 1,  # Q4_1
         "is_signed": 1,  # with swap: its bytes are
         "swap": 1,  # the block that is complete is multiplied from the next cycle on
-        "shift": 5,  # its scale is divided by 2^shift (E8M0)
+        "swap_scale": 1,  # its scale is due in the next cycle
+        "shift": 5,  # with swap_scale: it is divided by 2^shift (E8M0)
     }
 )
 """For all columns, in the cycle in which the memory shows the bytes."""
@@ -32,8 +33,9 @@ B_CONTROL = data.StructLayout(
 class BColumn(wiring.Component):
     """Two blocks: `slots` and `scale` fill one, `swap` copies it to the other, which is shown.
 
-    In the cycle of `swap` the first may be written already. `b`, `sb` and `minimum` change in the
-    cycle after it.
+    In the cycle of `swap` the first may be written already. `b` changes in the cycle after it, `sb`
+    and `minimum` in the cycle after `swap_scale`, before which the first's are still as they were.
+    b: signed bytes; an unsigned one is shown less 128.
     """
 
     control: In(B_CONTROL)
@@ -41,7 +43,7 @@ class BColumn(wiring.Component):
     rows: In(32)  # a byte for each lane of a group
     half_scale: In(16)
     half_minimum: In(16)
-    b: Out(CODES)
+    b: Out(B_CODES)
     sb: Out(32)
     minimum: Out(32)
     module_name = "b_column"
@@ -68,18 +70,16 @@ class BColumn(wiring.Component):
         power = e8m0_value(
             m, wire(m, Mux(control.unit, E8M0_BIAS, scale[:8]), "power"), control.shift, "scale"
         )
-        is_signed = Signal(reset_less=True)
         shown, shown_minimum = Signal(32, reset_less=True), Signal(32, reset_less=True)
         with m.If(control.swap):
-            m.d.sync += [code.eq(following) for code, following in zip(codes, next_codes)]
-            m.d.sync += [
-                is_signed.eq(control.is_signed),
-                shown.eq(Mux(control.half, f16_value(m, scale, "half"), power)),
-            ]
+            top = Cat(C(0, B_BITS - 1), ~control.is_signed)
+            m.d.sync += [code.eq(following ^ top) for code, following in zip(codes, next_codes)]
+        with m.If(control.swap_scale):
+            m.d.sync += shown.eq(Mux(control.half, f16_value(m, scale, "half"), power))
             with m.If(control.offset):
                 m.d.sync += shown_minimum.eq(f16_value(m, minimum, "minimum"))
         m.d.comb += [
-            self.b.eq(Cat(Cat(code, code[-1] & is_signed) for code in codes)),
+            self.b.eq(Cat(codes)),
             self.sb.eq(shown),
             self.minimum.eq(shown_minimum),
         ]

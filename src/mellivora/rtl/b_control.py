@@ -13,6 +13,7 @@ from mellivora.numerics.formats import FORMATS
 from mellivora.rtl.b_column import B_CONTROL
 from mellivora.rtl.b_unpack import FLOATING, GROUPS, LANES, NIBBLES, SIX_GROUPS
 from mellivora.rtl.interfaces import READ_CYCLES
+from mellivora.rtl.matrix_column import SCALE_STAGE
 from mellivora.rtl.matrix_operation import by_format, is_one_of, row_rates
 from mellivora.rtl.pipeline import register
 
@@ -60,6 +61,7 @@ def b_control(
 
     is_six = op.format == BFormat.MXFP6
     one_byte = by_format(m, op.format, {**dict.fromkeys(BFormat, 0), **FRACTION_BITS}, "fraction")
+    shift = register(m, one_byte + (step.b_slice << 3), "shift", stages=SCALE_STAGE)
     control = Signal(B_CONTROL)
     m.d.comb += [
         control.unpack.nibbles.eq(is_one_of(op.format, NIBBLES)),
@@ -77,7 +79,8 @@ def b_control(
         control.offset.eq(op.format == BFormat.Q4_1),
         control.is_signed.eq((step.b_slice == 0) & (op.format != BFormat.UINT8)),
         control.swap.eq(swap_2),
-        control.shift.eq(one_byte + (step.b_slice << 3)),
+        control.swap_scale.eq(register(m, swap_2, "swap_scale", stages=SCALE_STAGE)),
+        control.shift.eq(shift),
     ]
     return control
 

@@ -17,8 +17,8 @@ class Fp32Add(wiring.Component):
     integers: has a port `integer`, with which q = a + the 22 low bits of b, or a less these if b's
     top bit is 1, modulo 2^32: MATRIX accumulates so. The sum goes where the larger number would.
 
-    1  order by magnitude, how far apart
-    2  align with guard, round and sticky bits, add or subtract
+    1  order by magnitude, how far apart; align by eights
+    2  align by ones with guard, round and sticky bits, add or subtract
     3  round, or where many leading bits cancelled, normalise as far as the exponent allows
     """
 
@@ -34,7 +34,10 @@ class Fp32Add(wiring.Component):
         swap = wire(m, self.a[:31] < self.b[:31], "swap")
         x = unpack(m, wire(m, Mux(swap, self.b, self.a), "larger"), "x")
         y = unpack(m, wire(m, Mux(swap, self.a, self.b), "smaller"), "y")
-        distance = wire(m, (x.exponent - y.exponent)[:8], "distance")
+        # How far apart: both differences, so that it does not wait for which is larger.
+        ends = [Cat(one[23] | (one[23:31] == 0), one[24:31]) for one in (self.a, self.b)]
+        ahead, behind = wire(m, ends[0] - ends[1], "ahead"), wire(m, ends[1] - ends[0], "behind")
+        distance = wire(m, Mux(ahead[8], behind, ahead)[:8], "distance")
         opposite = x.sign ^ y.sign
         nan = x.nan | y.nan | (x.infinite & y.infinite & opposite)
 
@@ -44,14 +47,17 @@ class Fp32Add(wiring.Component):
         size = wire(m, Cat(self.b[:22], C(0, 10)) ^ off.replicate(32), "size")
         whole = wire(m, (self.a + size + off)[:32], "whole")
         far = wire(m, distance[5:].any(), "far")
-        amount = register(m, distance[:5] | far.replicate(5), "amount", stages=gap)
+        amount = wire(m, distance[:5] | far.replicate(5), "amount")
+        fine = register(m, amount[:3], "fine", stages=gap)
         larger = Mux(integer, whole[:24], x.significand)
         larger = register(m, larger, "larger_1", stages=gap)
-        smaller = Mux(integer, 0, y.significand)
-        smaller = register(m, smaller, "smaller_1", stages=gap)
+        smaller = Cat(C(0, 2), Mux(integer, 0, y.significand))
+        coarse = shift_right(m, smaller, amount[3:], "coarse", unit=8)
+        coarse = register(m, coarse, "coarse_1", stages=gap)
         subtract = register(m, opposite & ~integer, "subtract_1", stages=gap)
         exponent = wire(m, Mux(integer, whole[24:], x.exponent), "exponent_0")
-        aligned = shift_right(m, Cat(C(0, 2), smaller), amount, "align")  # 27 bits
+        aligned = shift_right(m, coarse[1:], fine, "align")  # 27 bits
+        aligned = Cat(aligned[0] | coarse[0], aligned[1:])
         flipped = wire(m, aligned ^ subtract.replicate(len(aligned)), "flipped")
         total = wire(m, (Cat(C(0, 3), larger) + Cat(flipped, subtract) + subtract)[:28], "total")
 

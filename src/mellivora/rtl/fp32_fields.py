@@ -65,11 +65,12 @@ def shift_left(m: Module, value: Value, amount: Value, name: str) -> Value:
     return value
 
 
-def shift_right(m: Module, value: Value, amount: Value, name: str) -> Value:
-    """Cat(sticky, value >> amount): one bit wider; sticky tells whether a one was shifted out."""
+def shift_right(m: Module, value: Value, amount: Value, name: str, *, unit: int = 1) -> Value:
+    """Cat(sticky, value >> amount * unit): one bit wider; sticky tells whether a one was shifted
+    out."""
     width, sticky = len(value), Value.cast(C(0, 1))
     for step in range(len(amount)):
-        part = min(1 << step, width)
+        part = min(unit << step, width)
         lost = amount[step] & value[:part].any()
         sticky = wire(m, sticky | lost, f"{name}_sticky{part}")
         value = wire(m, Mux(amount[step], value >> part, value)[:width], f"{name}_by{part}")

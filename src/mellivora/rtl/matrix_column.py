@@ -9,11 +9,11 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from mellivora import numerics
-from mellivora.rtl.dot32 import CODES, PAIRS, SUM_BITS, Dot32, dot32, sum32
+from mellivora.rtl.dot32 import B_CODES, CODES, PAIRS, SUM_BITS, Dot32, dot32, sum32
 from mellivora.rtl.fp32_add import Fp32Add
 from mellivora.rtl.pipeline import register
 from mellivora.rtl.primitive import Primitive
-from mellivora.rtl.scale_dot import ScaleDot, scale_dot
+from mellivora.rtl.scale_dot import DOT_BITS, ScaleDot, scale_dot
 from mellivora.rtl.sharing import share
 
 
@@ -45,7 +45,8 @@ class MatrixColumn(wiring.Component):
     mode: In(2)
     a: In(CODES)
     pairs: In(PAIRS)
-    b: In(CODES)
+    b: In(B_CODES)
+    offset: In(signed(DOT_BITS))  # of the dot product, as `Dot32` takes it
     sa: In(32)
     sb: In(32)
     minimum: In(32)
@@ -68,6 +69,7 @@ class MatrixColumn(wiring.Component):
             dot.a.eq(self.a),
             dot.pairs.eq(self.pairs),
             dot.b.eq(self.b),
+            dot.offset.eq(self.offset),
             term.dot.eq(dot.dot),
             term.sa.eq(self.sa),
             term.sb.eq(self.sb),
@@ -92,15 +94,18 @@ def matrix_step(
     a: npt.ArrayLike,
     b: npt.ArrayLike,
     acc: npt.NDArray[np.uint32],
+    offset: npt.ArrayLike = 0,
     sa: npt.ArrayLike = 1,
     sb: npt.ArrayLike = 1,
     minimum: npt.ArrayLike = 0,
 ) -> npt.NDArray[np.uint32]:
     """The new accumulators as patterns [...]; a, b integers [..., 32], scales float32 [...].
 
+    offset: integers [...] that are added to the dot product.
+
     The step that `numerics.block_matmul` and `numerics.int_matmul` are loops of.
     """
-    dot = dot32(a, b)
+    dot = dot32(a, b, offset)
     if mode == Accumulate.INTEGER:
         return (acc.astype(np.int64) + dot).astype(np.uint32)
     term = scale_dot(dot, sa, sb)

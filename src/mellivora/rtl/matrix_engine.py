@@ -11,9 +11,10 @@ B goes the same way: address, bytes two cycles later, in the columns' next block
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
 from amaranth.utils import bits_for, ceil_log2
@@ -26,7 +27,16 @@ from mellivora.numerics import BLOCK
 from mellivora.numerics.formats import E8M0_BIAS
 from mellivora.rtl.b_control import FRACTION_BITS, b_control
 from mellivora.rtl.b_unpack import LANES, SIX_ORDER
-from mellivora.rtl.dot32 import CODE_BITS, PAIR_BITS, PAIRS, Sum32
+from mellivora.rtl.dot32 import (
+    B_BITS,
+    CODE_BITS,
+    FACTOR_BITS,
+    OFFSET_STAGE,
+    PAIR_BITS,
+    PAIRS,
+    SUM32,
+    Sum32,
+)
 from mellivora.rtl.e8m0 import E8m0Expand
 from mellivora.rtl.interfaces import READ_CYCLES, engine_signature, read_port, write_port
 from mellivora.rtl.matrix_addresses import MatrixAddresses
@@ -50,6 +60,18 @@ CODES_AT = READ_CYCLES + 1
 DUE_AT = CODES_AT + ACC_STAGE[Accumulate.SCALED]
 WRITE_AT = CODES_AT + COLUMN_STAGES[Accumulate.SCALED]
 """Q4_1: OFFSET_FILL_CYCLES later."""
+assert SUM32.stages == CODES_AT - READ_CYCLES + OFFSET_STAGE
+
+
+@dataclass(frozen=True)
+class _OperandA:
+    """A row of A as the columns take it, each part when it is due there."""
+
+    codes: Value
+    pairs: Value
+    scale: Value
+    total: Value
+    offset: Value
 
 
 class MatrixEngine(wiring.Component):
@@ -100,16 +122,6 @@ class MatrixEngine(wiring.Component):
             is_offset = (new.format == BFormat.Q4_1) & (new.blocks > 0)
             scaled = Mux(is_offset, Accumulate.OFFSET, Accumulate.SCALED)
             m.d.sync += mode.eq(Mux(new.integer, Accumulate.INTEGER, scaled))
-        codes, pairs, sa = self._operand_a(m, op, sequencer, addresses)
-        m.submodules.a_sum = a_sum = Sum32()
-        m.d.comb += a_sum.a.eq(codes)
-        # The sum of a (b - zero) is that of a b, less zero times the sum of a: for all columns.
-        zero = Mux(op.integer, op.b_zero[:CODE_BITS], 0).as_signed()
-        correction = register(m, -(a_sum.total * zero), "correction")
-        correction = register(
-            m, correction, "correction", stages=ACC_STAGE[Accumulate.INTEGER] - SUM_STAGE - 1
-        )
-
         unscaled_fetch = step.row & ~sequencer.refill
         m.d.comb += [
             self.b0.address.eq(addresses.b0),
@@ -127,6 +139,12 @@ class MatrixEngine(wiring.Component):
             refill=sequencer.refill,
             columns=self.chip.columns,
         )
+        # The sum of a (b - zero) is that of a b, less zero times the sum of a: for all columns.
+        zero = Mux(op.integer, op.b_zero[:CODE_BITS], 0).as_signed()
+        factor = Signal(signed(FACTOR_BITS), reset_less=True)
+        with m.If(control.swap):
+            m.d.sync += factor.eq(Mux(control.is_signed, 0, 1 << B_BITS - 1) - zero)
+        a = self._operand_a(m, op, sequencer, addresses, factor)
         source = self._accumulators(m, op, step, mode)
         results = []
         for column, (dword, rows, half_scale, half_minimum) in enumerate(self._operand_b(m, op)):
@@ -139,12 +157,12 @@ class MatrixEngine(wiring.Component):
                 lane.rows.eq(rows),
                 lane.half_scale.eq(half_scale),
                 lane.half_minimum.eq(half_minimum),
-                lane.a.eq(codes),
-                lane.pairs.eq(pairs),
-                lane.sa.eq(sa),
-                lane.a_sum.eq(a_sum.total),
+                lane.a.eq(a.codes),
+                lane.pairs.eq(a.pairs),
+                lane.offset.eq(a.offset),
+                lane.sa.eq(a.scale),
+                lane.a_sum.eq(a.total),
                 lane.source.eq(source),
-                lane.correction.eq(correction),
                 lane.keep.eq(sequencer.keep),
                 lane.acc.eq(self.acc_read.data.word_select(column, 32)),
             ]
@@ -174,9 +192,9 @@ class MatrixEngine(wiring.Component):
         op: SimpleNamespace,
         sequencer: MatrixSequencer,
         addresses: MatrixAddresses,
-    ) -> tuple[Value, Value, Value]:
-        """(codes, sums of two, FP32 scale) of the row that was asked for CODES_AT cycles before;
-        the scale is due SCALE_STAGE later.
+        factor: Value,
+    ) -> _OperandA:
+        """Of the row that was asked for CODES_AT cycles before.
 
         Refilling multiplies 0 by a scale of -1: a term of -0, which changes no accumulator.
         """
@@ -195,9 +213,9 @@ class MatrixEngine(wiring.Component):
         for i in range(BLOCK):
             byte = held.word_select(i, 8)
             code = Signal(CODE_BITS, name=f"a_{i}", reset_less=True)
+            value = (Cat(byte, byte[7] & ~unsigned).as_signed() - zero)[:CODE_BITS]
+            values.append(wire(m, Mux(refill, 0, value)[:CODE_BITS].as_signed(), f"value_{i}"))
             with m.If(row):
-                value = (Cat(byte, byte[7] & ~unsigned).as_signed() - zero)[:CODE_BITS]
-                values.append(Mux(refill, 0, value)[:CODE_BITS].as_signed())
                 m.d.sync += code.eq(values[-1])
             codes.append(code)
         pairs = Signal(PAIRS, reset_less=True)
@@ -213,8 +231,16 @@ class MatrixEngine(wiring.Component):
             power.code.eq(Mux(unit, E8M0_BIAS, self.a_scale.data)),
             power.shift.eq(Mux(unit, 0, shift)),
         ]
-        scale = register(m, Cat(power.q[:31], refill), "sa", stages=SCALE_STAGE)
-        return Cat(codes), pairs, scale
+        m.submodules.a_sum = a_sum = Sum32()
+        m.d.comb += [a_sum.a.eq(Cat(values)), a_sum.factor.eq(factor)]
+        early = CODES_AT - READ_CYCLES  # the sum begins with what the codes' registers take
+        return _OperandA(
+            codes=Cat(codes),
+            pairs=pairs,
+            scale=register(m, Cat(power.q[:31], refill), "sa", stages=SCALE_STAGE),
+            total=register(m, a_sum.total, "a_total", stages=SUM_STAGE - SUM32.stages + early),
+            offset=a_sum.offset,
+        )
 
     def _operand_b(self, m: Module, op: SimpleNamespace) -> list[tuple[Value, Value, Value, Value]]:
         """For each column: its dword, its bytes of k-rows, scale and offset in half precision.

@@ -10,8 +10,8 @@ from mellivora.isa.latency import ACCUMULATE_CYCLES
 from mellivora.rtl.b_column import B_CONTROL, BColumn
 from mellivora.rtl.dot32 import CODES, PAIRS, SUM_BITS
 from mellivora.rtl.interfaces import READ_CYCLES, WRITE_CYCLES
-from mellivora.rtl.matrix_column import SCALE_STAGE, MatrixColumn
-from mellivora.rtl.pipeline import register
+from mellivora.rtl.matrix_column import MatrixColumn
+from mellivora.rtl.scale_dot import DOT_BITS
 from mellivora.rtl.sharing import share
 
 MEMORY_CYCLES = ACCUMULATE_CYCLES + READ_CYCLES + WRITE_CYCLES
@@ -32,7 +32,8 @@ SOURCE_BITS = 3
 
 
 class MatrixLane(wiring.Component):
-    """`BColumn` and `MatrixColumn`; b is shown by `control.swap`, q is due as the column has it."""
+    """`BColumn` and `MatrixColumn`. b is shown by `control.swap`, its scales by `swap_scale`; all
+    else is due as the column has it."""
 
     mode: In(2)
     control: In(B_CONTROL)
@@ -42,12 +43,12 @@ class MatrixLane(wiring.Component):
     half_minimum: In(16)
     a: In(CODES)
     pairs: In(PAIRS)
-    sa: In(32)  # due as the column has it
+    offset: In(signed(DOT_BITS))
+    sa: In(32)
     a_sum: In(signed(SUM_BITS))
     source: In(SOURCE_BITS)  # due with acc
     keep: In(1)  # past results may be asked for
     acc: In(32)
-    correction: In(32)  # due with acc, and added to it: 0 but with B's zero point
     q: Out(32)
     module_name = "matrix_lane"
 
@@ -68,11 +69,12 @@ class MatrixLane(wiring.Component):
             column.a.eq(self.a),
             column.b.eq(operand.b),
             column.pairs.eq(self.pairs),
+            column.offset.eq(self.offset),
             column.sa.eq(self.sa),
-            column.sb.eq(register(m, operand.sb, "sb", stages=SCALE_STAGE)),
-            column.minimum.eq(register(m, operand.minimum, "minimum", stages=SCALE_STAGE)),
+            column.sb.eq(operand.sb),
+            column.minimum.eq(operand.minimum),
             column.a_sum.eq(self.a_sum),
-            column.acc.eq(Array([C(0, 32), self.acc, *results])[self.source] + self.correction),
+            column.acc.eq(Array([C(0, 32), self.acc, *results])[self.source]),
             self.q.eq(column.q),
         ]
         return m

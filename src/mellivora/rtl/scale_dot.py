@@ -55,18 +55,22 @@ class ScaleDot(wiring.Component):
         integer_2 = register(m, self.integer, "integer_2", stages=2)
         count, _ = leading_zeros(m, size_1, "zeros")
         size_2, count_2 = register(m, size_1, "size_2"), register(m, count, "count_2")
-        scale = _round(m, number_1, width)
+        scale = _round(m, number_1)
         scale.nan |= scale.infinite & (size_1 == 0)
         number_2 = registers(m, scale, "number_2")
 
-        # The top bit of size times significand has this exponent field; 1 is the least there is.
-        field = wire(m, number_2.exponent + width, "field")
-        room = wire(m, field - 1, "room")
+        # The top bit of size times significand has the exponent field room + 1; 1 is the least
+        # there is. Below it the significand, which ends in zeros there, moves right.
+        room = wire(m, number_2.exponent + (width - 1), "room")
+        under = wire(m, room < 0, "under")
         shift = Mux(room < count_2, room, count_2)[: len(count_2)]
-        shift = wire(m, Mux(integer_2, 0, shift), "shift")
+        shift = wire(m, Mux(integer_2 | under, 0, shift), "shift")
         size_3 = register(m, shift_left(m, size_2, shift, "norm"), "size_3")
-        number_2.exponent = wire(m, (field - shift)[:9], "left")
-        number_2.significand = Mux(integer_2, 1, number_2.significand)[:SCALE_BITS]
+        number_2.exponent = wire(m, Mux(under, 1, room + 1 - shift)[:9], "left")
+        least = width - 1 - (SCALE_BITS + 12)  # _round gives 0 below
+        down = wire(m, Mux(under, -room, 0)[: (-least).bit_length()], "down")
+        significand = (number_2.significand >> down)[:SCALE_BITS]
+        number_2.significand = Mux(integer_2, 1, significand)[:SCALE_BITS]
         number_3 = registers(m, number_2, "number_3")
 
         product = register(m, size_3 * number_3.significand, "product")
@@ -113,9 +117,8 @@ def _operands(m: Module, sa: Value, sb: Value, *, half: bool) -> Fields:
     )
 
 
-def _round(m: Module, number: Fields, width: int) -> Fields:
-    """The number in FP32; its exponent is 1 - width at least, and where it is greater the
-    significand's top bit is 1, or all of it 0."""
+def _round(m: Module, number: Fields) -> Fields:
+    """The number in FP32: the significand's top bit is 1, or all of it 0."""
     field, significand = number.exponent, number.significand
     # FP32 ends at 2^-149: below field -12 the last bits of 11 go, as many as it is below.
     lost = wire(m, -_FRACTION - 2 - field, "lost")
@@ -128,17 +131,11 @@ def _round(m: Module, number: Fields, width: int) -> Fields:
     unit = Mux(up, Cat(C(0, 1), last), 0)
     rounded = wire(m, ((significand & ~mask) + unit)[: SCALE_BITS + 1], "rounded")
     carry = rounded[SCALE_BITS]
-    exponent = wire(m, field + carry, "rounded_field")
-    # Under field 1 - `width` the significand, which ends in zeros there, makes room for the dot.
-    under = wire(m, 1 - width - exponent, "under")
-    most = 1 - width + 2 * SCALE_BITS
-    down = wire(m, Mux(under > 0, under, 0)[: most.bit_length()], "down")
     whole = Mux(carry, 1 << _FRACTION, rounded[:SCALE_BITS])
-    kept = wire(m, Mux(some & (lost > SCALE_BITS), 0, whole), "kept")
     return Fields(
         sign=number.sign,
-        exponent=wire(m, Mux(under > 0, 1 - width, exponent), "exponent"),
-        significand=(kept >> down)[:SCALE_BITS],
+        exponent=wire(m, field + carry, "rounded_field"),
+        significand=wire(m, Mux(some & (lost > SCALE_BITS), 0, whole), "kept"),
         nan=number.nan,
         infinite=number.infinite | ((field > 254) & significand[-1]),
     )

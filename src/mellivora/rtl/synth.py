@@ -197,6 +197,7 @@ def _gates(top: str, library: Library | None) -> list[str]:
         *(["read_liberty -lib -ignore_miss_func cells.lib"] if library else []),
         f"hierarchy -top {top}",
         "techmap; opt -fast; opt_clean",
+        "rename -wire t:$_*DFF*",  # a flip-flop is called like what it holds
         "write_rtlil gates.il",
     ]
 
