@@ -10,12 +10,14 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from mellivora.errors import HostError
+from mellivora.rtl.blocks import shared_modules
 from mellivora.rtl.dot32 import DOT32, pair_sums
 from mellivora.rtl.gate_level import GateLevel
 from mellivora.rtl.liberty import read_library
+from mellivora.rtl.matrix_lane import MatrixLane
 from mellivora.rtl.pipeline import register
 from mellivora.rtl.sharing import share
-from mellivora.rtl.synth import CLOCK_PS, find_liberty, synthesise
+from mellivora.rtl.synth import CLOCK_PS, find_liberty, modules_of, synthesise
 
 TINY = Path(__file__).parents[1] / "data" / "tiny.lib"
 LIBRARY = find_liberty() or TINY
@@ -82,6 +84,25 @@ class Pair(wiring.Component):
         return m
 
 
+class Twice(wiring.Component):
+    """Two places of one shared module, one behind the other."""
+
+    a: In(signed(5))
+    b: In(4)
+    c: In(signed(6))
+    q: Out(signed(12))
+    module_name = "twice"
+
+    def elaborate(self, platform):
+        m = Module()
+        one, two = Sums(), Sums()
+        m.submodules.one, m.submodules.two = share(one), share(two)
+        for part in (one, two):
+            m.d.comb += [part.b.eq(self.b), part.c.eq(self.c)]
+        m.d.comb += [one.a.eq(self.a), two.a.eq(one.q ^ self.a), self.q.eq(two.q)]
+        return m
+
+
 def to_bits(values, width):
     values = np.asarray(values).reshape(len(values), -1)
     bits = values[:, :, None] >> np.arange(width) & 1
@@ -142,6 +163,34 @@ def test_what_is_kept_apart_is_mapped_once_and_counted_twice(sums):
     assert pair.longest.end.startswith("q$")  # of one of the two
 
 
+def test_a_module_is_mapped_by_the_first_recipe_that_is_fast_enough():
+    """If none is, the whole is as fast as by any of them; the bits stay."""
+    order = ["shallow", "area"]
+
+    def twice(clock_ps, recipes):
+        return synthesise(Twice(), liberty=TINY, keep=["sums"], clock_ps=clock_ps, recipes=recipes)
+
+    loose, tight = twice(1e6, order), twice(100, order)
+    assert loose.recipes == {"twice": "shallow", "sums": "shallow"}
+    assert tight.longest_path_ps <= min(twice(100, [one]).longest_path_ps for one in order)
+    a, b, c = (x.reshape(-1) for x in np.meshgrid(range(-16, 16), range(16), range(-32, 32)))
+    once = a * b - a * c + b * b - c + 37
+    first = (once ^ a) & 31
+    first -= (first & 16) << 1
+    for result in (loose, tight):
+        out = run(result, TINY, 2, a=to_bits(a, 5), b=to_bits(b, 4), c=to_bits(c, 6))["q"]
+        np.testing.assert_array_equal(to_int(out), first * b - first * c + b * b - c + 37)
+
+
+def test_a_register_is_found_in_the_modules_around_it():
+    modules = {"top": {"cells": {"one": {"type": "part"}}},
+               "part": {"cells": {"inner": {"type": "leaf"}, "gate": {"type": "AND"}}},
+               "leaf": {"cells": {}}}  # fmt: skip
+    assert modules_of(modules, "top", "q[3]") == {"top"}
+    assert modules_of(modules, "top", "one.q[3]") == {"top", "part"}
+    assert modules_of(modules, "top", "$flatten\\one.\\inner.$auto$1") == {"top", "part", "leaf"}
+
+
 def test_without_a_library_gates_are_counted():
     result = synthesise(Sums())
     assert result.area_um2 is None
@@ -176,3 +225,16 @@ def test_dot32_keeps_its_bits_and_its_clock(rng):
     np.testing.assert_array_equal(to_int(out), (a * b).sum(axis=1) + offset)
     if LIBRARY is not TINY:
         assert result.longest_path_ps <= CLOCK_PS
+
+
+FULL = find_liberty("asap7_rvt_tt_full_slim")
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(FULL is None, reason="2026-11-26: ASAP7's cells are not in the repository")
+def test_a_column_with_all_its_own_is_small_and_fast_enough():
+    """65 um2 for each of 32 products, at 1 GHz: operand B's registers and past results in it."""
+    lane = MatrixLane()
+    result = synthesise(lane, liberty=FULL, keep=shared_modules(lane))
+    assert result.longest_path_ps <= CLOCK_PS
+    assert result.area_um2 <= 65 * 32

@@ -66,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     wave.add_argument("--cycles", type=whole(1), default=2000, metavar="N", help="(default: 2000)")
     parts["synth"].add_argument("--block", metavar="NAME", help="one block (default: all)")
     parts["synth"].add_argument("--liberty", metavar="FILE", help="cells (default: generic gates)")
+    parts["synth"].add_argument(
+        "--clock-ps", type=whole(1), default=1000, metavar="PS", help="period to map for (1000)"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -271,7 +274,9 @@ def _synth(args: argparse.Namespace) -> dict[str, Any]:
     for name in names:
         progress.say(f"synthesising {name}")
         block = BLOCKS[name][0](chip)
-        result = synthesise(block, liberty=liberty, keep=shared_modules(block))
+        result = synthesise(
+            block, liberty=liberty, keep=shared_modules(block), clock_ps=args.clock_ps
+        )
         facts[name] = {**result.facts(), "count": count(name, chip)}
         area = f"{result.area_um2:9.1f}" if result.area_um2 is not None else f"{'-':>9s}"
         path = result.longest_path_ps

@@ -27,8 +27,11 @@ def _primitive(name: str) -> Callable[[ChipSpec], Any]:
 
 
 BLOCKS: dict[str, tuple[Callable[[ChipSpec], Any], str]] = {
+    "matrix_lane": (_part("matrix_lane", "MatrixLane"), "columns"),
     "matrix_column": (_primitive("matrix_column"), "columns"),
+    "b_column": (_part("b_column", "BColumn"), "columns"),
     "dot32": (_primitive("dot32"), "columns"),
+    "sum32": (_primitive("sum32"), ""),
     "control": (_part("control", "Control"), ""),
     "op_queue": (_part("op_queue", "OpQueue", "queue_depth"), "engines"),
     "semaphores": (_part("semaphores", "Semaphores", "outstanding_transfers"), ""),

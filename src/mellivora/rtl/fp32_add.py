@@ -45,7 +45,8 @@ class Fp32Add(wiring.Component):
         integer = self.integer if self.integers else C(0, 1)
         off = self.b[31]
         size = wire(m, Cat(self.b[:22], C(0, 10)) ^ off.replicate(32), "size")
-        whole = wire(m, (self.a + size + off)[:32], "whole")
+        # The carry comes in from a bit below: a sum of three would be a chain of full adders.
+        whole = wire(m, (Cat(C(1, 1), self.a) + Cat(off, size))[1:33], "whole")
         far = wire(m, distance[5:].any(), "far")
         amount = wire(m, distance[:5] | far.replicate(5), "amount")
         fine = register(m, amount[:3], "fine", stages=gap)

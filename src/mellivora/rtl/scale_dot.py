@@ -71,9 +71,11 @@ class ScaleDot(wiring.Component):
         down = wire(m, Mux(under, -room, 0)[: (-least).bit_length()], "down")
         significand = (number_2.significand >> down)[:SCALE_BITS]
         number_2.significand = Mux(integer_2, 1, significand)[:SCALE_BITS]
+        digits = [register(m, digit, "digit_3") for digit in _digits(m, number_2.significand)]
+        number_2.significand = C(0, 0)
         number_3 = registers(m, number_2, "number_3")
 
-        product = register(m, size_3 * number_3.significand, "product")
+        product = register(m, _multiple(m, size_3, digits), "product")
         number_4 = registers(m, number_3, "number_4")
         once = wire(m, ~product[-1] & (number_4.exponent > 1), "once")
         padding = C(0, max(0, 26 - len(product)))
@@ -139,6 +141,30 @@ def _round(m: Module, number: Fields) -> Fields:
         nan=number.nan,
         infinite=number.infinite | ((field > 254) & significand[-1]),
     )
+
+
+def _digits(m: Module, factor: Value) -> list[Value]:
+    """The factor in digits of weight 4^k, from -2 to 2 (Booth): bits one, two, negative."""
+    padded = Cat(C(0, 1), factor, C(0, 2))
+    digits = []
+    for k in range(len(factor) // 2 + 1):
+        low, middle, high = padded[2 * k], padded[2 * k + 1], padded[2 * k + 2]
+        two = Mux(high, ~middle & ~low, middle & low)
+        digits.append(wire(m, Cat(middle ^ low, two, high), f"digit_{k}"))
+    return digits
+
+
+def _multiple(m: Module, size: Value, digits: list[Value]) -> Value:
+    """size times the number with these digits: half the rows of a plain product."""
+    width = len(size) + 2 * len(digits) - 1
+    ends = Cat(Cat(digit[2], C(0, 1)) for digit in digits)  # what a negative row is short of
+    total: Value = ends
+    for k, digit in enumerate(digits):
+        one, two, negative = digit[0], digit[1], digit[2]
+        row = Mux(one, size, 0) | (Mux(two, size, 0) << 1)
+        row = wire(m, Cat(row ^ negative.replicate(len(row)), negative).as_signed(), f"row_{k}")
+        total = wire(m, total + (row << 2 * k), f"sum_{k}")
+    return total[:width]
 
 
 def scale_dot(dot: npt.ArrayLike, sa: npt.ArrayLike, sb: npt.ArrayLike) -> npt.NDArray[np.float32]:

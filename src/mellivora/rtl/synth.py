@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,16 @@ _LARGE_FLOPS = ("DFFHQNx[23]*", "DFFHQx4*", "DFFLQ*", "DFFASRHQN*", "sg13g2_dfrb
 """Flip-flops with more drive than `dfflibmap` should take everywhere."""
 
 _SIZE = "topo; buffer -c; topo; upsize -D {ps}; dnsize -D {ps}"
+_LESS = "strash; ifraig; scorr; dc2; "
+_SHALLOW = _LESS + "strash; if -g -K 6 -C 8; strash; "
 RECIPES = {
-    "area": f"strash; ifraig; scorr; dc2; dc2; strash; dch -f; amap -m; {_SIZE}",
-    "both": "strash; ifraig; scorr; dc2; dc2; strash; &get -n; &dch -f; &nf; &put; " + _SIZE,
-    "speed": f"strash; ifraig; scorr; dc2; dc2; strash; dch -f; map -B 0.9 -D {{ps}}; {_SIZE}",
+    "area": f"{_LESS}dc2; strash; dch -f; amap -m; {_SIZE}",
+    "shallow": f"{_SHALLOW}dch -f; amap -m; {_SIZE}",
+    "both": f"{_SHALLOW}&get -n; &dch -f; &nf; &put; {_SIZE}",
+    "speed": f"{_SHALLOW}dch -f; map -B 0.9 -D {{ps}}; {_SIZE}",
 }
-"""Scripts of the mapper ABC, smallest result first (without `topo` after a map it dies)."""
+"""Scripts of the mapper ABC, smallest result first (without `topo` after a map it dies). The first
+makes ripple adders of all adders; `if -g` balances logic by its depth again."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class SynthesisResult:
     cells: number of cells by type, of all modules together. area_um2, paths: None and {} without a
     cell library. register_um2: the part of the area in flip-flops. by_module: area of one of each
     module kept apart, without what it places, and how often it is placed. memory_bits: bits of
-    memories that were left as such. netlist: the flat mapped module in yosys' JSON.
+    memories that were left as such. recipes: by module. netlist: the flat mapped module in yosys'
+    JSON.
     """
 
     top: str
@@ -69,7 +74,7 @@ class SynthesisResult:
     memory_bits: int
     tool: str
     corner: str
-    recipe: str
+    recipes: dict[str, str]
     netlist: Mapping[str, Any] = field(compare=False, repr=False, default_factory=dict)
 
     @property
@@ -104,7 +109,7 @@ class SynthesisResult:
             "memory_bits": self.memory_bits,
             "tool": self.tool,
             "corner": self.corner,
-            "recipe": self.recipe,
+            "recipes": self.recipes,
         }
 
 
@@ -136,8 +141,10 @@ def synthesise(
 
     liberty: a Liberty file; None counts generic gates.
     keep: modules that stay apart, mapped once each; all others are flattened into theirs.
-    clock_ps, recipes: the recipes are tried in order until one is as fast as that; if none is, the
-      fastest counts.
+    clock_ps, recipes: each module is mapped by the first recipe that makes it as fast as that by
+      itself, or by its fastest. While the whole is slower, a module that its longest path touches
+      goes on to the next recipe. If that does not help either, the fastest result counts, also of
+      those with one recipe for all.
     sum_trees: sums of products as trees of the library's full adders, not as yosys has them.
     Raises HostError: MV0930 no yosys, MV0931 no cell library, MV0933 yosys failed, MV0935 a loop.
     """
@@ -163,20 +170,98 @@ def synthesise(
             expand(design, library)
             (work / "coarse.json").write_text(json.dumps(design), "utf-8")
         _run(work, _gates(name, library))
-        results = []
-        for recipe in recipes if library else ["generic"]:
-            (work / "abc.script").write_text(
-                RECIPES.get(recipe, "").format(ps=round(clock_ps - _MARGIN_PS)), "utf-8"
-            )
-            _run(work, _map(name, library, bool(keep)))
-            mapped = json.loads((work / "mapped.json").read_text("utf-8"))["modules"]
-            flat = (
-                json.loads((work / "flat.json").read_text("utf-8"))["modules"] if keep else mapped
-            )
-            results.append(_result(name, mapped, flat, library, recipe))
-            if (results[-1].longest_path_ps or 0.0) <= clock_ps:
+        if library is None:
+            mapped = _mapped(work, name, None, "", clock_ps)
+            return _result(name, mapped, mapped, None, dict.fromkeys(mapped, "generic"))
+        by_recipe = functools.cache(lambda one: _mapped(work, name, library, one, clock_ps))
+        order = list(recipes)
+        chosen = {
+            module: _choose(module, order, by_recipe, library, clock_ps)
+            for module in _placements(by_recipe(order[0]), name)
+        }
+
+        def whole(chosen: dict[str, str]) -> SynthesisResult:
+            mapped = dict(by_recipe(order[0]))
+            mapped |= {module: by_recipe(recipe)[module] for module, recipe in chosen.items()}
+            flat = _flat(work, name, mapped) if len(chosen) > 1 else mapped
+            return _result(name, mapped, flat, library, chosen)
+
+        results: list[SynthesisResult] = []
+        while True:
+            results.append(whole(dict(chosen)))
+            path = results[-1].longest
+            if path is None or path.delay_ps <= clock_ps:
                 return results[-1]
-    return min(results, key=lambda result: result.longest_path_ps or 0.0)
+            mapped = by_recipe(order[0])
+            touched = modules_of(mapped, name, path.start) | modules_of(mapped, name, path.end)
+            costs = {}  # of the next recipe of a module, um2
+            for module in touched:
+                for following in order[order.index(chosen[module]) + 1 :][:1]:
+                    areas = [
+                        _area(by_recipe(one)[module], library)
+                        for one in (following, chosen[module])
+                    ]
+                    costs[module] = areas[0] - areas[1], following
+            if not costs:
+                results += [whole(dict.fromkeys(chosen, recipe)) for recipe in order]
+                return min(results, key=lambda result: result.longest_path_ps or 0.0)
+            module = min(costs, key=lambda one: costs[one])
+            chosen[module] = costs[module][1]
+
+
+def _area(module: Mapping[str, Any], library: Library) -> float:
+    kinds = (cell["type"] for cell in module["cells"].values())
+    return sum(library.cells[kind].area_um2 for kind in kinds if kind in library.cells)
+
+
+def modules_of(modules: Mapping[str, Any], top: str, register: str) -> set[str]:
+    """The modules around a register of the flat design, whose name begins with their places."""
+    found, place = {top}, register.replace("$flatten", "").replace("\\", "")
+    while True:
+        inside = modules[top]["cells"].items()
+        names = [
+            one for one, cell in inside if cell["type"] in modules and place.startswith(f"{one}.")
+        ]
+        if not names:
+            return found
+        top, place = modules[top]["cells"][names[0]]["type"], place.removeprefix(f"{names[0]}.")
+        found.add(top)
+
+
+def _mapped(
+    work: Path, top: str, library: Library | None, recipe: str, clock_ps: float
+) -> dict[str, Any]:
+    """All modules, mapped by one recipe."""
+    script = RECIPES.get(recipe, "").format(ps=round(clock_ps - _MARGIN_PS))
+    (work / "abc.script").write_text(script, "utf-8")
+    _run(work, _map(top, library))
+    return json.loads((work / "mapped.json").read_text("utf-8"))["modules"]
+
+
+def _choose(
+    module: str,
+    recipes: list[str],
+    by_recipe: Callable[[str], dict[str, Any]],
+    library: Library,
+    clock_ps: float,
+) -> str:
+    """The first recipe that makes the module fast enough, else the one that makes it fastest."""
+    delays: dict[str, float] = {}
+    for recipe in recipes:
+        longest = analyse(by_recipe(recipe)[module], library).longest
+        delays[recipe] = longest.delay_ps if longest else 0.0
+        if delays[recipe] <= clock_ps:
+            return recipe
+    return min(delays, key=lambda recipe: delays[recipe])
+
+
+def _flat(work: Path, top: str, modules: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapped modules in one."""
+    (work / "chosen.json").write_text(json.dumps({"modules": modules}), "utf-8")
+    flatten = "setattr -mod -unset keep_hierarchy *; flatten -noscopeinfo; opt_clean"
+    script = ["read_json chosen.json", f"hierarchy -top {top}", flatten, "write_json flat.json"]
+    _run(work, script)
+    return json.loads((work / "flat.json").read_text("utf-8"))["modules"]
 
 
 def _coarse(read: str, top: str, keep: Collection[str]) -> list[str]:
@@ -202,8 +287,7 @@ def _gates(top: str, library: Library | None) -> list[str]:
     ]
 
 
-def _map(top: str, library: Library | None, hierarchical: bool) -> list[str]:
-    flatten = "setattr -mod -unset keep_hierarchy *; flatten -noscopeinfo; opt_clean"
+def _map(top: str, library: Library | None) -> list[str]:
     if library:
         dont_use = " ".join(f"-dont_use {name}" for name in _LARGE_FLOPS)
         mapping = f"""
@@ -218,7 +302,6 @@ abc -liberty cells.lib -script abc.script"""
         mapping,
         "opt_clean",
         "write_json mapped.json",
-        *([flatten, "write_json flat.json"] if hierarchical else []),
     ]
 
 
@@ -254,7 +337,7 @@ def _result(
     modules: Mapping[str, Any],
     flat: Mapping[str, Any],
     library: Library | None,
-    recipe: str,
+    recipes: dict[str, str],
 ) -> SynthesisResult:
     cells: Counter[str] = Counter()
     by_module: dict[str, tuple[float, int]] = {}
@@ -283,7 +366,7 @@ def _result(
         memory_bits=bits,
         tool=tool_version(),
         corner=f"{library.name}: {library.corner}" if library else "generic gates",
-        recipe=recipe,
+        recipes=recipes,
         netlist=flat[top],
     )
 
