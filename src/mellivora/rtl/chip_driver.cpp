@@ -1,6 +1,6 @@
 // Runs the chip's RTL beside an ideal memory. What knows the design's names is generated
-// (`rtl.chip_simulation`): CORES, ENDS, BURST; `Design` with eval(clock), memories(...) and a pointer
-// to the bytes of each port, low byte first, as CXXRTL and Verilator both keep them.
+// (`rtl.chip_names`): CORES, ENDS, BURST, PAD, ACCUMULATORS; `Design` with eval(clock), the words of
+// its banks and a pointer to the bytes of each port, low byte first, as CXXRTL and Verilator keep them.
 //
 // One clock cycle: inputs in, let the logic settle, look at the outputs, then the edge.
 
@@ -8,7 +8,8 @@ struct Setup {  // rtl.chip_simulation._Setup
     int64_t words, limit_cycles, dram_bytes, read_delay, write_delay, trace_rows, stall_seed;
     int64_t wave_first, wave_past;
     const uint64_t* code;  // [words][2]
-    uint8_t *dram, *pads, *accumulators;
+    uint8_t* dram;
+    uint16_t *pads, *accumulators;  // [CORES][size]: each byte as it is stored
     int64_t *start, *end;  // [CORES][trace_rows], -1 where not reached
     int64_t* report;       // REPORT_FIELDS
     uint32_t* registers;   // [CORES][register_count], read when all is done
@@ -17,6 +18,11 @@ struct Setup {  // rtl.chip_simulation._Setup
     const uint32_t* setup_writes;  // [setup_count][2]: address and value of what is written first
     int64_t setup_count, doorbell_address, doorbell_value, core_stride;
     const char* wave_path;
+    const int64_t* flips;  // [flip_count][4] by cycle: cycle, core, byte, bit of its stored bits
+    int64_t flip_count;
+    const uint8_t* meaning;  // with ECC, of stored bits: 0 right, 1 corrected, 2 uncorrectable
+    int64_t* flip_reads;     // [flip_count]: how often a read took the byte while it was not right
+    int64_t* flip_seen;      // [CORES][2]: bytes that reads took, by meaning
 };
 
 enum Report { CYCLES, STOPPED, BUS_ERROR, READ_BEATS, WRITE_BEATS, WALL_CYCLES, REPORT_FIELDS };
@@ -50,7 +56,8 @@ struct Delay {
 
 class Bench {
   public:
-    explicit Bench(const Setup& setup) : s(setup), random_(setup.stall_seed) {}
+    explicit Bench(const Setup& setup)
+        : s(setup), random_(setup.stall_seed), flipped_(setup.flip_count ? CORES * PAD.size : 0) {}
 
     void run() {
         for (int64_t i = 0; i < s.setup_count; ++i) write(s.setup_writes[2 * i], s.setup_writes[2 * i + 1]);
@@ -72,7 +79,11 @@ class Bench {
             for (int64_t i = 0; i < s.register_count; ++i)
                 s.registers[c * s.register_count + i] = read(s.core_stride * c + s.register_addresses[i]);
         s.report[WALL_CYCLES] = wall_;
-        for (int c = 0; c < CORES; ++c) d.memories(c, s.pads, s.accumulators);
+        for (int c = 0; c < CORES; ++c) {
+            for (int64_t i = 0; i < PAD.size; ++i) s.pads[c * PAD.size + i] = stored(PAD, c, i);
+            for (int64_t i = 0; i < ACCUMULATORS.size; ++i)
+                s.accumulators[c * ACCUMULATORS.size + i] = stored(ACCUMULATORS, c, i);
+        }
 #ifdef WAVE
         if (file_) fclose(file_);
 #endif
@@ -86,6 +97,8 @@ class Bench {
     uint64_t fetch_[CORES] = {};
     Delay reads_, writes_;
     uint64_t random_;
+    int64_t next_flip_ = 0;
+    std::vector<int64_t> flipped_;  // [CORES][PAD.size]: the last flip of each byte
 #ifdef WAVE
     cxxrtl::vcd_writer vcd_;
     FILE* file_ = nullptr;
@@ -102,6 +115,48 @@ class Bench {
         for (int c = 0; c < CORES; ++c)
             if (!running_[c] || !get(d.done[c])) return false;
         return true;
+    }
+
+    // Where the bits of a byte are. An address wraps as the rows of its banks do.
+    struct Place { uint8_t* word; int bank, bit; };
+    Place place(const Geometry& memory, int core, int64_t at) {
+        const int64_t across = memory.banks * memory.bank_bytes, size = memory.depth * across;
+        int64_t mask = across - 1;
+        while (mask + 1 < size) mask = 2 * mask + 1;
+        if ((at &= mask) >= size) at %= across;
+        const int bank = at / memory.bank_bytes % memory.banks;
+        uint8_t* word = d.word(&memory == &PAD, core, bank, at / across);
+        return {word, bank, int(at % memory.bank_bytes) * memory.byte_bits};
+    }
+    uint32_t stored(const Geometry& memory, int core, int64_t at) {
+        const Place p = place(memory, core, at);
+        uint32_t value = 0;
+        memcpy(&value, p.word + p.bit / 8, (p.bit % 8 + memory.byte_bits + 7) / 8);
+        return value >> p.bit % 8 & ((1u << memory.byte_bits) - 1);
+    }
+
+    // Flips of this cycle: what a read of this cycle finds, unless a write of it comes first.
+    void flip() {
+        for (; next_flip_ < s.flip_count && s.flips[4 * next_flip_] <= cycle; ++next_flip_) {
+            const int64_t* one = s.flips + 4 * next_flip_;
+            const Place p = place(PAD, one[1], one[2]);
+            p.word[(p.bit + one[3]) / 8] ^= 1 << (p.bit + one[3]) % 8;
+            d.wake(one[1], p.bank);
+            flipped_[one[1] * PAD.size + one[2]] = next_flip_;
+        }
+    }
+
+    // What the counters of ECC should count, from the read ports and the words as they are.
+    void watch() {
+        for (int c = 0; c < CORES; ++c)
+            for (const Reader& reader : d.readers[c])
+                for (int i = 0; *reader.enable && i < reader.bytes; ++i) {
+                    const int64_t at = int64_t(word(reader.address, 0)) + i;
+                    const int kind = s.meaning[stored(PAD, c, at)];
+                    if (!kind) continue;
+                    ++s.flip_seen[2 * c + kind - 1];
+                    ++s.flip_reads[flipped_[c * PAD.size + at % PAD.size]];
+                }
     }
 
     void step() {
@@ -121,6 +176,10 @@ class Bench {
         put(d.memory__wready, !write_stall);
         d.eval(false);
         trace();
+        if (started_ && s.flip_count) {
+            flip();
+            if (s.meaning) watch();
+        }
         control();
         if (has_read && get(d.memory__rready)) reads_.pop();
         if (has_write && get(d.memory__bready)) writes_.pop();

@@ -22,7 +22,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mellivora.errors import UsageError
 from mellivora.rtl.chip_text import chip_rtlil, digest, sources_hash
+from mellivora.rtl.secded import CODE_BITS, decode
 from mellivora.rtl.simulate import cache_dir, compile_failed, compiler
 from mellivora.sim.functional import check_in_dram
 from mellivora.sim.timing import check_windows
@@ -32,7 +34,7 @@ FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w")
 READ_PIPELINE_CYCLES, WRITE_PIPELINE_CYCLES = 2, 5
 """Of `dram_latency_cycles`, what passes on the chip: docs/design/0006-core-rtl.md."""
 LIMIT_CYCLES = 50_000_000
-_DRIVER = Path(__file__).with_name("chip_driver.cpp")
+DRIVER = Path(__file__).with_name("chip_driver.cpp")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,10 @@ class RtlFault:
 @dataclass
 class RtlRun:
     """What a run left. start, end: for each core, by operation in program order, clock edges as in
-    `sim.timing` (-1: not reached). scratchpads, accumulators: uint8 [cores, bytes]."""
+    `sim.timing` (-1: not reached). scratchpads, accumulators: uint8 [cores, bytes]; with ecc as
+    they decode. flip_reads: how often enabled reads took the byte of each flip while it was not
+    right. flip_seen: [cores, 2] bytes that reads took with one bit wrong and with two, found by
+    watching the ports: what the counters of ECC must show."""
 
     cycles: int
     stopped: bool
@@ -61,13 +66,15 @@ class RtlRun:
     bus_error: bool
     read_beats: int
     write_beats: int
+    flip_reads: npt.NDArray[np.int64]
+    flip_seen: npt.NDArray[np.int64]
 
 
 class ChipSimulation:
     """A built chip. One object may run any number of programs; each starts from power-on."""
 
-    def __init__(self, library: ctypes.CDLL, chip: ChipSpec) -> None:
-        self.chip = chip
+    def __init__(self, library: ctypes.CDLL, chip: ChipSpec, *, ecc: bool = False) -> None:
+        self.chip, self.ecc = chip, ecc
         self._run = library.chip_run
         self._run.restype, self._run.argtypes = None, [ctypes.c_void_p]
 
@@ -82,13 +89,16 @@ class ChipSimulation:
         trace_rows: int = 4096,
         stall_seed: int = 0,
         wave: tuple[Path, int, int] | None = None,
+        flips: npt.ArrayLike = (),
     ) -> RtlRun:
         """Run a program on all cores to its end, a fault or the limit.
 
         code: uint64 [words, 2]. parameters: int32 [P] or [cores, P]. dram: uint8, in place; a
         multiple of a burst. windows: (base, limit), bases multiples of a burst. stall_seed: not 0
-        gives a memory with random back-pressure. wave: (file, first cycle, past the last). Raises
-        UsageError MV0852 (a window leaves DRAM), MV0883 (it begins at no burst).
+        gives a memory with random back-pressure. wave: (file, first cycle, past the last).
+        flips: int [n, 4]: cycle, core, byte of the scratchpad and which of its stored bits flips
+        (8 bits, with ecc 13), before what that cycle reads. Raises UsageError MV0852 (a window
+        leaves DRAM), MV0883 (it begins at no burst), MV0896 (a flip is nowhere).
         """
         from mellivora.rtl.control_port import (
             CORE_STRIDE_BYTES,
@@ -114,10 +124,14 @@ class ChipSimulation:
         names = status_registers()
         addresses = np.array(list(names.values()), np.int64)
         registers = np.zeros((chip.cores, len(addresses)), np.uint32)
+        upsets, order = self._flips(flips)
+        flip_reads = np.zeros(len(upsets), np.int64)
+        flip_seen = np.zeros((chip.cores, 2), np.int64)
+        meaning = _meaning() if self.ecc else None
         start = np.full((chip.cores, trace_rows), -1, np.int64)
         end = np.full((chip.cores, trace_rows), -1, np.int64)
-        pads = np.zeros((chip.cores, chip.sram_bytes), np.uint8)
-        accumulators = np.zeros((chip.cores, chip.accumulator_bytes), np.uint8)
+        pads = np.zeros((chip.cores, chip.sram_bytes), np.uint16)
+        accumulators = np.zeros((chip.cores, chip.accumulator_bytes), np.uint16)
         report = np.zeros(len(_REPORT), np.int64)
         setup = _Setup(
             words=len(code),
@@ -145,6 +159,11 @@ class ChipSimulation:
             doorbell_value=1,
             core_stride=CORE_STRIDE_BYTES,
             wave_path=os.fsencode(wave[0]) if wave else None,
+            flips=upsets.ctypes.data,
+            flip_count=len(upsets),
+            meaning=meaning.ctypes.data if meaning is not None else None,
+            flip_reads=flip_reads.ctypes.data,
+            flip_seen=flip_seen.ctypes.data,
         )
         self._run(ctypes.byref(setup))
         facts = dict(zip(_REPORT, report.tolist()))
@@ -155,13 +174,29 @@ class ChipSimulation:
             faults=_faults(by_name, chip.cores),
             start=list(start),
             end=list(end),
-            scratchpads=pads,
-            accumulators=accumulators,
+            scratchpads=decode(pads)[0] if self.ecc else pads.astype(np.uint8),
+            accumulators=accumulators.astype(np.uint8),
             registers=by_name,
             bus_error=bool(facts["bus_error"]),
             read_beats=facts["read_beats"],
             write_beats=facts["write_beats"],
+            flip_reads=flip_reads[np.argsort(order)],
+            flip_seen=flip_seen,
         )
+
+    def _flips(self, flips: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The flips by cycle, and the order that makes them so."""
+        given = np.asarray(flips, np.int64).reshape(-1, 4)
+        ends = (LIMIT_CYCLES, self.chip.cores, self.chip.sram_bytes, CODE_BITS if self.ecc else 8)
+        if ((given < 0) | (given >= ends)).any():
+            raise UsageError(
+                "MV0896",
+                "a flip is not in a scratchpad",
+                given=str(given[((given < 0) | (given >= ends)).any(axis=1)][0].tolist()),
+                allowed=f"cycle, core, byte, bit below {', '.join(map(str, ends))}",
+            )
+        order = np.argsort(given[:, 0], kind="stable")
+        return np.ascontiguousarray(given[order]), order
 
 
 _REPORT = ("cycles", "stopped", "bus_error", "read_beats", "write_beats", "wall_cycles")
@@ -221,7 +256,16 @@ class _Setup(ctypes.Structure):
             for name in ("setup_count", "doorbell_address", "doorbell_value", "core_stride")
         ),
         ("wave_path", ctypes.c_char_p),
+        ("flips", ctypes.c_void_p),
+        ("flip_count", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("meaning", "flip_reads", "flip_seen")),
     ]
+
+
+def _meaning() -> npt.NDArray[np.uint8]:
+    """Of each pattern of a stored byte: 0 right, 1 put right when read, 2 reported."""
+    _, corrected, uncorrectable = decode(np.arange(1 << CODE_BITS))
+    return (corrected + 2 * uncorrectable).astype(np.uint8)
 
 
 @functools.cache
@@ -248,7 +292,7 @@ def chip_simulation(
                 part = note.with_suffix(f".{os.getpid()}")
                 part.write_text(target.name, "utf-8")
                 os.replace(part, note)
-    return ChipSimulation(ctypes.CDLL(str(folder / note.read_text("utf-8"))), spec)
+    return ChipSimulation(ctypes.CDLL(str(folder / note.read_text("utf-8"))), spec, ecc=ecc)
 
 
 def _build(
@@ -272,7 +316,7 @@ def _build(
     text = chip_rtlil(chip, ecc=ecc)
     design = Chip(chip, ecc=ecc)
     design._MustUse__used = True  # asked for its names
-    driver = chip_names.cxxrtl(design, chip, wave=wave) + _DRIVER.read_text("utf-8")
+    driver = chip_names.cxxrtl(design, chip, wave=wave) + DRIVER.read_text("utf-8")
     target = folder / f"{name}-{digest(text, driver, *tools)}.so"
     if target.exists():
         return target

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from mellivora.isa.encoding import PARAMETERS
 from mellivora.rtl.axi import OKAY, axi4_lite
+from mellivora.rtl.banked_memory import EVENT_BITS
 from mellivora.rtl.control import PARAMETER_BITS
 from mellivora.rtl.counters import COUNTER_BITS, COUNTERS, Counters
 from mellivora.rtl.fault_record import RECORD
@@ -75,8 +76,8 @@ class ControlPort(wiring.Component):
                 "events": In(EVENTS),
                 "dram_read": In(1),
                 "dram_write": In(1),
-                "ecc_corrected": In(8),
-                "ecc_uncorrectable": In(8),
+                "ecc_corrected": In(EVENT_BITS),
+                "ecc_uncorrectable": In(EVENT_BITS),
             }
         )
 

@@ -30,7 +30,14 @@ from mellivora.isa.encoding import (
 from mellivora.isa.footprint import dram_intervals, footprint, intervals
 from mellivora.isa.state import FAULTS, Fault
 from mellivora.isa.table import BY_OPCODE
-from mellivora.rtl.chip_simulation import LIMIT_CYCLES, RtlFault, RtlRun, chip_simulation
+from mellivora.rtl.bit_flips import random_flips
+from mellivora.rtl.chip_simulation import (
+    LIMIT_CYCLES,
+    ChipSimulation,
+    RtlFault,
+    RtlRun,
+    chip_simulation,
+)
 from mellivora.rtl.fault_record import WATCHDOG_FAULT
 from mellivora.sim.expand import expand
 from mellivora.sim.functional import Machine
@@ -66,7 +73,8 @@ class Difference:
 
 @dataclass
 class CosimResult:
-    """differing_bits: of all memories; differing_cycles: operations whose start or end differs."""
+    """differing_bits: of all memories; differing_cycles: operations whose start or end differs.
+    flips, flips_read: bits that flipped, and how many of them reads took, corrected, as often."""
 
     chip: str
     cycles: int
@@ -74,6 +82,9 @@ class CosimResult:
     operations: int
     differing_bits: int = 0
     differing_cycles: int = 0
+    flips: int = 0
+    flips_read: int = 0
+    corrected: int = 0
     fault: RtlFault | None = None
     difference: Difference | None = None
     wave: Path | None = None
@@ -89,7 +100,12 @@ class CosimResult:
         """One line if all agree, else what the first difference is."""
         if self.difference is None:
             end = f"fault {self.fault.cause} at pc {self.fault.pc}" if self.fault else "done"
-            return f"equal: {self.operations} operations, {self.rtl_cycles} cycles, {end}"
+            flips = (
+                f"; {self.flips} flips, {self.flips_read} of them read, {self.corrected} times"
+                if self.flips
+                else ""
+            )
+            return f"equal: {self.operations} operations, {self.rtl_cycles} cycles, {end}{flips}"
         wave = f"\n  wave in {self.wave}" if self.wave else ""
         return f"{self.difference}{wave}"
 
@@ -104,13 +120,19 @@ def cosim(
     limit_cycles: int = LIMIT_CYCLES,
     wave: Path | None = None,
     ecc: bool = False,
+    rtl: ChipSimulation | None = None,
+    flips: int = 0,
+    flip_seed: int = 0,
 ) -> CosimResult:
     """Run a program on all three machines and compare.
 
     dram: uint8, the image before; it is not changed. wave: where a VCD of the window around a
-    difference goes. Raises what the machines raise for a wrong launch.
+    difference goes. rtl: the simulation to take, `chip_simulation` if None. flips: with ecc, so
+    many bits of scratchpads flip (`bit_flips`), unless the program has a fault; the counters must
+    show what was corrected. Raises what the machines raise for a wrong launch.
     """
     spec = load_chip(chip) if isinstance(chip, str) else chip
+    rtl = rtl or chip_simulation(spec, ecc=ecc)
     values = np.asarray(parameters, np.int32)
     values = np.ascontiguousarray(np.broadcast_to(values, (spec.cores, values.shape[-1])))
     machine = Machine(spec, dram=dram.copy(), windows=windows)
@@ -121,14 +143,19 @@ def cosim(
     except Fault as error:
         fault = error
     rows = [] if fault else _rows(code, values, spec)
+    upsets = np.zeros((0, 4), np.int64)
+    if flips and rows:
+        cycles = max(1, simulate(rows, spec).cycles)
+        upsets = random_flips(rows, spec, count=flips, cycles=cycles, seed=flip_seed)
     rtl_dram = dram.copy()
-    run = chip_simulation(spec, ecc=ecc).run(
+    run = rtl.run(
         code,
         values,
         dram=rtl_dram,
         windows=windows,
         limit_cycles=limit_cycles,
         trace_rows=max([len(r) for r in rows], default=4096) + 1,
+        flips=upsets,
     )
     result = CosimResult(spec.name, 0, run.cycles, sum(map(len, rows)), rtl=run, dram=rtl_dram)
     if fault:
@@ -137,6 +164,7 @@ def cosim(
         _unexpected(result, run, code, rows)
     else:
         _compare(result, run, machine, rows, rtl_dram, code)
+        _compare_flips(result, run)
     if result.difference and wave:
         at = result.difference.cycle
         chip_simulation(spec, wave=True, ecc=ecc).run(
@@ -146,9 +174,26 @@ def cosim(
             windows=windows,
             limit_cycles=run.cycles,
             wave=(wave, at - WAVE_AROUND_CYCLES, at + WAVE_AROUND_CYCLES),
+            flips=upsets,
         )
         result.wave = wave
     return result
+
+
+def _compare_flips(result: CosimResult, run: RtlRun) -> None:
+    """The counters of ECC against what the driver saw at the scratchpads' read ports."""
+    names = ("ecc_corrected", "ecc_uncorrectable")
+    counted = np.stack([run.registers[name] for name in names], axis=1)
+    result.flips, result.flips_read = len(run.flip_reads), int(np.count_nonzero(run.flip_reads))
+    result.corrected = int(counted[:, 0].sum())
+    wrong = np.flatnonzero((counted != run.flip_seen).any(axis=1))
+    if len(wrong) and result.difference is None:
+        core = int(wrong[0])
+        expected, got = (
+            ", ".join(f"{name} {count}" for name, count in zip(names, side[core]))
+            for side in (run.flip_seen, counted)
+        )
+        result.difference = Difference("counters", core, 0, "", "", expected, got, run.cycles)
 
 
 def _rows(

@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from mellivora.isa.encoding import LOAD, STORE
 from mellivora.isa.latency import DMA_ISSUE_CYCLES
+from mellivora.rtl.banked_memory import EVENT_BITS
 from mellivora.rtl.front import EVENTS, NAMES, WORKERS
 from mellivora.rtl.pipeline import wire
 
@@ -45,8 +46,8 @@ def _docs() -> dict[str, str]:
         "store_together": "STORE is in EXCH or BARRIER, waiting or under way",
         "dram_reads": "bursts read",
         "dram_writes": "bursts written",
-        "ecc_corrected": "words of the scratchpad with one wrong bit",
-        "ecc_uncorrectable": "words of the scratchpad with two",
+        "ecc_corrected": "bytes read from the scratchpad with one wrong bit",
+        "ecc_uncorrectable": "bytes read from it with two: results are wrong",
     }
 
 
@@ -57,7 +58,7 @@ COUNTERS = _docs()
 class Counters(wiring.Component):
     """clear: all to zero. They stand still while the core is not running.
 
-    dram_read, dram_write: a burst is granted to the core. ecc_*: words found in this cycle.
+    dram_read, dram_write: a burst is granted to the core. ecc_*: bytes found in this cycle.
     index, value: reading one of COUNTERS.
     """
 
@@ -65,8 +66,8 @@ class Counters(wiring.Component):
     events: In(EVENTS)
     dram_read: In(1)
     dram_write: In(1)
-    ecc_corrected: In(8)
-    ecc_uncorrectable: In(8)
+    ecc_corrected: In(EVENT_BITS)
+    ecc_uncorrectable: In(EVENT_BITS)
     index: In(range(len(COUNTERS)))
     value: Out(COUNTER_BITS)
     module_name = "counters"

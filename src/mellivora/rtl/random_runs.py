@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mellivora.isa.random_programs import RandomProgram, random_program
+from mellivora.rtl.chip_simulation import ChipSimulation
 from mellivora.rtl.cosim import CosimResult, cosim
 from mellivora.spec import ChipSpec
 
@@ -26,7 +27,14 @@ def fault_of(seed: int) -> int | None:
     return seed // FAULT_EVERY % CAUSES + 1 if seed % FAULT_EVERY == FAULT_EVERY - 1 else None
 
 
-def run_seed(seed: int, chip: ChipSpec, *, ecc: bool = False) -> tuple[RandomProgram, CosimResult]:
+def run_seed(
+    seed: int,
+    chip: ChipSpec,
+    *,
+    ecc: bool = False,
+    rtl: ChipSimulation | None = None,
+    flips: int = 0,
+) -> tuple[RandomProgram, CosimResult]:
     """The program of a seed, and what the machines say of it."""
     program = random_program(seed, chip, fault=fault_of(seed))
     result = cosim(
@@ -37,6 +45,9 @@ def run_seed(seed: int, chip: ChipSpec, *, ecc: bool = False) -> tuple[RandomPro
         windows=program.windows,
         limit_cycles=LIMIT_CYCLES,
         ecc=ecc,
+        rtl=rtl,
+        flips=flips,
+        flip_seed=seed,
     )
     return program, result
 
@@ -49,16 +60,27 @@ def run_random(
     keep: Path | None = None,
     say: Callable[[int, int], None] | None = None,
     ecc: bool = False,
+    flips: int = 0,
 ) -> dict[str, Any]:
-    """Programs of `count` seeds from `seed` on. Returns totals, and reports of differences."""
+    """Programs of `count` seeds from `seed` on. Returns totals, and reports of differences.
+
+    flips: with ecc, so many bits of scratchpads flip in each program that has no fault.
+    """
     started = time.perf_counter()
     facts: dict[str, Any] = dict.fromkeys(
-        ("operations", "cycles", "differing_bits", "differing_cycles", "faults"), 0
+        (
+            *("operations", "cycles", "differing_bits", "differing_cycles", "faults"),
+            *("flips", "flips_read", "corrected"),
+        ),
+        0,
     )
     failed, reports = [], []
     for one in range(seed, seed + count):
-        program, result = run_seed(one, chip, ecc=ecc)
-        for name in ("operations", "differing_bits", "differing_cycles"):
+        program, result = run_seed(one, chip, ecc=ecc, flips=flips)
+        for name in (
+            *("operations", "differing_bits", "differing_cycles"),
+            *("flips", "flips_read", "corrected"),
+        ):
             facts[name] += getattr(result, name)
         facts["cycles"] += result.rtl_cycles
         facts["faults"] += result.fault is not None

@@ -177,7 +177,7 @@ def synthesise(
         order = list(recipes)
         chosen = {
             module: _choose(module, order, by_recipe, library, clock_ps)
-            for module in _placements(by_recipe(order[0]), name)
+            for module in placements(by_recipe(order[0]), name)
         }
 
         def whole(chosen: dict[str, str]) -> SynthesisResult:
@@ -343,7 +343,7 @@ def _result(
     by_module: dict[str, tuple[float, int]] = {}
     registers, bits = 0.0, 0
     known = library.cells if library else {}
-    for name, count in _placements(modules, top).items():
+    for name, count in placements(modules, top).items():
         own = 0.0
         for cell in modules[name]["cells"].values():
             kind = cell["type"]
@@ -371,7 +371,7 @@ def _result(
     )
 
 
-def _placements(modules: Mapping[str, Any], top: str) -> Counter[str]:
+def placements(modules: Mapping[str, Any], top: str) -> Counter[str]:
     """How often each module is placed under `top`, itself included."""
     places: Counter[str] = Counter()
 

