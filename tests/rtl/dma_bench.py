@@ -228,7 +228,7 @@ class Bench(wiring.Component):
             pad = BankedMemory(
                 self.chip.sram_bytes,
                 banks=self.chip.sram_banks,
-                reads={"store": store_read_bytes(self.chip), "test": size},
+                reads={"store": store_read_bytes(self.chip), "table": 4, "test": size},
                 writes={
                     "load": size,
                     "exchange": self.chip.exchange_bytes_per_cycle,
@@ -249,6 +249,7 @@ class Bench(wiring.Component):
             load, store = LoadEngine(self.chip), StoreEngine(self.chip)
             m.submodules[f"load{core}"], m.submodules[f"store{core}"] = share(load), share(store)
             wiring.connect(m, load.write, pad.write_load)
+            wiring.connect(m, load.table, pad.read_table)
             wiring.connect(m, store.read, pad.read_store)
             wiring.connect(m, store.exchange, network.cores[core])
             wiring.connect(m, store.exchange_write, pad.write_exchange)

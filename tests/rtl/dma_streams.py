@@ -24,6 +24,8 @@ from mellivora.sim.stepped import Stepped
 from mellivora.spec import load_chip
 
 PAD_BURSTS = 256
+TABLE_ENTRIES = 40
+"""Of the page table in every core, where the second half of the scratchpad begins."""
 
 
 def chip_of(*, burst=16, **changes):
@@ -73,8 +75,35 @@ def _shape(rng, burst):
     return counts, (read, reach), (written, extent)
 
 
+def table_of(chip):
+    """INT32 pages of a burst or two each that lie in either window that LOAD reads, and a -1."""
+    rng = np.random.default_rng(chip.dram_burst_bytes)
+    return np.append(rng.integers(0, 24, TABLE_ENTRIES), -1).astype("<i4")
+
+
+def gather(rng, chip):
+    """A legal LOADX: pages of one or two bursts, in the table's order."""
+    counts, (read, _), (written, extent) = _shape(rng, chip.dram_burst_bytes)
+    counts[3] = int(rng.choice([1, 2, 3, 7, 12]))
+    written[2] = extent if rng.random() < 0.5 else extent + int(rng.integers(20))
+    pitch = chip.dram_burst_bytes * int(rng.choice([0, 1, 1, 2]))
+    reach = counts[0] + sum((n - 1) * s for n, s in zip(counts[1:3], read)) + 23 * pitch
+    extent = counts[0] + sum((n - 1) * s for n, s in zip(counts[1:], written))
+    window = int(rng.integers(2))
+    half, limit = chip.sram_bytes // 2, windows_of(chip)[window][1]
+    if extent > half or reach > limit:
+        return gather(rng, chip)
+    at = int(rng.integers(limit - reach + 1))
+    pad = int(rng.choice([0, half - extent, int(rng.integers(half - extent + 1))]))
+    slots = [window, at // DRAM_UNIT_BYTES, at % DRAM_UNIT_BYTES, pad, *counts]
+    table = half + 4 * int(rng.integers(TABLE_ENTRIES - counts[3] + 1))
+    return row("loadx", slots, [*read[:2], pitch, *written, table])
+
+
 def transfer(rng, name, chip, core):
-    """A legal LOAD, LOADM or STORE; LOADs fill the lower half of the scratchpad."""
+    """A legal LOAD, LOADM, LOADX or STORE; LOADs fill the lower half of the scratchpad."""
+    if name == "loadx":
+        return gather(rng, chip)
     counts, read, written = _shape(rng, chip.dram_burst_bytes)
     store = name == "store"
     (far, reach), (near, extent) = (written, read) if store else (read, written)
@@ -102,8 +131,9 @@ def empty(rng, name):
 def stream(rng, chip, core, count):
     """Rows of one core: LOAD and STORE, transfers, some of no bytes, and syncs."""
     rows, gaps = [], rng.choice([1, 3, 30], count)
+    names, often = ["load", "loadx", "store", "lsync", "ssync"], [0.35, 0.1, 0.35, 0.1, 0.1]
     for gap in gaps:
-        name = str(rng.choice(["load", "store", "lsync", "ssync"], p=[0.45, 0.35, 0.1, 0.1]))
+        name = str(rng.choice(names, p=often))
         if name.endswith("sync"):
             one = row(name)
         elif rng.random() < 0.1:
@@ -165,7 +195,11 @@ def collective(rng, chip):
 
 def memories(rng, chip):
     dram = rng.integers(0, 256, DRAM_BURSTS * chip.dram_burst_bytes, dtype=np.uint8)
-    return dram, rng.integers(0, 256, (chip.cores, chip.sram_bytes), dtype=np.uint8)
+    pads = rng.integers(0, 256, (chip.cores, chip.sram_bytes), dtype=np.uint8)
+    at = chip.sram_bytes // 2
+    table = table_of(chip).view(np.uint8)
+    dram[: table.size] = pads[:, at : at + table.size] = table
+    return dram, pads
 
 
 def expected_times(rows, chip):
@@ -235,11 +269,12 @@ def check(rng, chip, rows, *, stall=None):
     return run
 
 
-def check_fault(rng, chip, name, cause, damage):
+def check_fault(rng, chip, name, cause, damage, *, read_all=True):
     """Two legal operations, one that `damage` makes wrong, one legal: what the fault leaves.
 
     The first two end as if alone, the third shows its cause after its issue and nothing else, the
-    last never starts; no byte and no transaction is of the last two.
+    last never starts; no byte and no transaction is of the last two. read_all: a LOADX reads all of
+    its table before.
     """
     rows = [np.stack([transfer(rng, name, chip, 0) for _ in range(4)])]
     damage(rows[0][2, R_SLOT:R_CONFIG], rows[0][2, R_CONFIG:])
@@ -253,7 +288,10 @@ def check_fault(rng, chip, name, cause, damage):
     assert run.fault == {(0, which): (cause, 2)}
     assert run.start[0][:2].tolist() == start[0].tolist()
     assert run.start[0][2] >= 20
-    assert run.fault_at[0, which] == run.start[0][2] + latency.DMA_ISSUE_CYCLES
+    issue = latency.DMA_ISSUE_CYCLES
+    if name == "loadx":
+        issue = int(latency.gather(rows[0][2:3], chip)[0]) if read_all else issue
+    assert run.fault_at[0, which] == run.start[0][2] + issue
     assert run.start[0][3] == -1
     assert run.end[0].tolist() == [*end[0].tolist(), -1, -1]
     dram, pads = expected_memories(legal, chip, dram, pads)
@@ -270,5 +308,4 @@ def check_fault(rng, chip, name, cause, damage):
 
 def bursts(rows, chip):
     """Fragments of all rows of an engine's opcodes."""
-    moves = np.isin(rows[:, R_OPCODE], [BY_NAME[n].opcode for n in ("load", "loadm", "store")])
-    return int(np.maximum(latency.dma_bursts(rows[moves], chip), 0).sum())
+    return int(sum(timing.lower(rows, chip)["bursts"]))

@@ -64,7 +64,7 @@ def test_a_streaming_load_reaches_95_percent_of_the_port():
         "load 1 0 0 0 8 1 1 1",
         "store 15 0 0 0 8 1 1 1",  # no such window
         "li r9 -64\nscfg r9 0 0 64 0 0\nstore 0 0 0 0 8 2 1 1",
-        "li r9 2147483647\nlcfg r9 0 0 0 0 0\nload 0 0 0 0 8 2 1 1",
+        "li r9 2147483647\nlcfg r9 0 0 0 0 0 0\nload 0 0 0 0 8 2 1 1",
     ],
 )
 def test_a_program_that_leaves_its_window_moves_no_byte(text):

@@ -226,7 +226,7 @@ def test_parameters_end_with_their_memory(sim, rng):
 
 def test_a_doorbell_begins_anew(sim, rng):
     """One cycle without `run` is enough, wherever the program was."""
-    code = assemble("li r3 5\nloop 9 3\nadd r4 r4 r3\nlcfg r4 r3 1 2 3 4\nlsync\nhalt")
+    code = assemble("li r3 5\nloop 9 3\nadd r4 r4 r3\nlcfg r4 r3 1 2 3 4 0\nlsync\nhalt")
     rows, _, *wanted = one_launch(rng, code, [])
     first = int(np.argmax(rows["run"]))
     for cut in (1, 2, 7, 8, 20, 200):

@@ -65,10 +65,12 @@ def test_crashers_agree(path):
     assert head, "a crasher says its chip and seed"
     text = path.read_text("utf-8")
     chip = CHIPS[head[1]]
+    values = re.search(r"^; parameters (.*)$", text, re.MULTILINE)
+    assert values, "and its parameters"
     program = random_program(int(head[2]), chip)
     result = cosim(
         assemble(text),
-        program.parameters,
+        [[int(one) for one in core.split()] for core in values[1].split("|")],
         chip=chip,
         dram=program.dram,
         windows=program.windows,
@@ -78,7 +80,7 @@ def test_crashers_agree(path):
 
 
 PROGRAM = """
-lcfg 0 0 0 0 0 0
+lcfg 0 0 0 0 0 0 0
 load 0 0 0 0 256 1 1 1 !1
 vcfg 32 32 32 32 0 0 0
 vew 1024 0 128 0 2 8 1 0 ?1

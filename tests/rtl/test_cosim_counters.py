@@ -9,7 +9,7 @@ from mellivora.sim.timing import simulate
 from mellivora.spec import load_chip
 
 TEXT = """
-lcfg 64 0 0 64 0 0
+lcfg 64 0 0 64 0 0 0
 scfg 64 0 0 64 0 0
 vcfg 32 32 32 32 0 0 0
 loop 6 8

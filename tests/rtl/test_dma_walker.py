@@ -35,19 +35,26 @@ def joined(counts, far_steps, near_steps):
     return run, left
 
 
-def walk(job):
-    """(burst, near address of its byte 0, first, final, last) of every fragment."""
+def walk(job, pages):
+    """(burst, near address of its byte 0, first, final, last, turns) of every fragment.
+
+    pages: DRAM addresses of those after the first, if the job is paged; turns: to the next page.
+    """
     found = []
     left, d, p = job["left"], job["far_step"], job["near_step"]
     for i3 in range(left[2] + 1):
         for i2 in range(left[1] + 1):
             for i1 in range(left[0] + 1):
-                far = job["far"] + i1 * d[0] + i2 * d[1] + i3 * d[2]
+                outer = job["far"] + i3 * d[2]
+                if job["paged"]:
+                    outer = [job["far"], *pages][i3]
+                far = outer + i1 * d[0] + i2 * d[1]
                 near = job["near"] + i1 * p[0] + i2 * p[1] + i3 * p[2]
                 stop = far + job["run"]
                 for burst in range(far // BURST, (stop - 1) // BURST + 1):
                     first, past = max(far - burst * BURST, 0), min(stop - burst * BURST, BURST)
-                    found.append([burst, near + burst * BURST - far, first, past - 1, 0])
+                    found.append([burst, near + burst * BURST - far, first, past - 1, 0, 0])
+        found[-1][5] = int(job["paged"] and i3 < left[2])
     found[-1][4] = 1
     return found
 
@@ -68,16 +75,22 @@ def random_shape(rng):
 
 def random_job(rng):
     counts, d, p = random_shape(rng)
+    paged = int(rng.random() < 0.4)
+    if paged:
+        counts[3], d[2] = int(rng.integers(1, 9)), 0  # pages never join
     far, near = (
         int(rng.integers(1 << 20)),
         int(rng.choice([rng.integers(64), rng.integers(1 << 14)])),
     )
     run, left = joined(counts, d, p)
     job = {"multicast": int(rng.integers(2)), "far": far, "near": near, "run": run, "left": left}
+    pages = [far % BURST + BURST * int(b) for b in rng.integers(0, 1 << 30, left[2] * paged)]
     row = np.zeros((1, RESOLVED_FIELDS), np.int64)
     row[0, R_SLOT : R_SLOT + 8] = [0, 0, far, near, *counts]
     row[0, R_CONFIG : R_CONFIG + 6] = [*d, *p]
-    return job | {"far_step": d, "near_step": p}, row
+    if paged:
+        d = [*d[:2], int(rng.integers(500))]  # of no meaning
+    return job | {"paged": paged, "far_step": d, "near_step": p}, row, pages
 
 
 @pytest.mark.parametrize("eagerness", [1.0, 0.4])
@@ -86,26 +99,35 @@ def test_fragments_are_those_of_a_plain_walk(rng, eagerness):
     jobs = [random_job(rng) for _ in range(120)]
     layout, shape = job_layout(CHIP), fragment_layout(CHIP)
     push, pushed, take, due = [], [], [], []
+    page, turns, pages = [], [], [one for _, _, some in jobs for one in some]
     waiting, pending = [], list(jobs)
     while pending or waiting:
         due.append((waiting[0][0], waiting[0][1][0]) if waiting else None)
         take.append(rng.random() < eagerness)
         room = len(waiting) < CHIP.outstanding_transfers
         push.append(bool(pending) and room and rng.random() < 0.6)
+        page.append(pages[0] if pages else 0)
+        turns.append(0)
         if waiting and take[-1]:
-            waiting[0][1].pop(0)
+            turns[-1] = waiting[0][1].pop(0)[5]
+            if turns[-1]:
+                pages.pop(0)
             if not waiting[0][1]:
                 waiting.pop(0)
-        job, row = pending.pop(0) if push[-1] else jobs[0]
+        job, row, mine = pending.pop(0) if push[-1] else jobs[0]
         pushed.append(words(layout, job))
         if push[-1]:
-            waiting.append((job, walk(job)))
+            waiting.append((job, walk(job, mine)))
             assert len(waiting[-1][1]) == latency.dma_bursts(row, CHIP)[0]
-    shown = build(DmaWalker(CHIP)).run(push=push, job=np.array(pushed), take=take)
+    halves = np.array([[one & 0xFFFF_FFFF, one >> 32] for one in page])
+    shown = build(DmaWalker(CHIP)).run(push=push, job=np.array(pushed), take=take, page=halves)
+    assert not pages
+    assert sum(turns) > 60
+    np.testing.assert_array_equal(shown["next_page"], turns)
     np.testing.assert_array_equal(shown["valid"], [one is not None for one in due])
     for cycle, one in enumerate(due):
         if one:
-            job, (burst, near, first, final, last) = one
+            job, (burst, near, first, final, last, _) = one
             assert fields_of(shape, shown["fragment"][cycle]) == {
                 "multicast": job["multicast"],
                 "burst": burst,
@@ -122,7 +144,10 @@ def test_counts_may_be_as_large_as_a_register(rng):
     job = {"multicast": 0, "far": 64, "near": 0, "run": 64, "left": [0, big, 0]}
     job |= {"far_step": [1, 0, 1], "near_step": [1, 0, 1]}
     shown = build(DmaWalker(CHIP)).run(
-        push=np.arange(100) == 0, job=np.array([words(job_layout(CHIP), job)]), take=1
+        push=np.arange(100) == 0,
+        job=np.array([words(job_layout(CHIP), job)]),
+        take=1,
+        page=[[0, 0]],
     )
     fields = [fields_of(fragment_layout(CHIP), row) for row in shown["fragment"][1:]]
     assert shown["valid"][1:].all()

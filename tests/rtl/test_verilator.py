@@ -22,7 +22,7 @@ NANO = load_chip("nano")
 
 # Every engine, a loop, semaphores between all of them; in the end the scratchpad goes to DRAM.
 EVERY_ENGINE = """
-lcfg 64 0 0 64 0 0
+lcfg 64 0 0 64 0 0 0
 scfg 64 0 0 64 0 0
 vcfg 32 32 32 32 0 0 0
 loop 6 6

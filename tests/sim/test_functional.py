@@ -36,7 +36,7 @@ Case = tuple[str, Slots, Slots]  # instruction, slots, configuration
 SIZES = [0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 127, 1031]
 DRAM_BYTES = 1 << 16
 WINDOWS = [(0, DRAM_BYTES // 2), (DRAM_BYTES // 2, 4096)]
-CONFIGURES = {"load": "lcfg", "loadm": "lcfg", "store": "scfg", "matmul": "mcfg"}
+CONFIGURES = {"load": "lcfg", "loadm": "lcfg", "loadx": "lcfg", "store": "scfg", "matmul": "mcfg"}
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,11 @@ def fill(rng: np.random.Generator, size: int) -> np.ndarray:
     return rng.integers(112, 140, size).astype(np.uint8)
 
 
+TABLES = np.random.default_rng(3).integers(0, 40, 400).astype(np.int32)
+TABLES[::29] = [(-1, 1 << 20, -(1 << 31), 500)[i % 4] for i in range(len(TABLES[::29]))]
+"""Pages, a few of them wrong, at the end of the scratchpad."""
+
+
 class Ways:
     """The same start, run natively, by the reference backend and by the bare meaning."""
 
@@ -102,6 +107,7 @@ class Ways:
     def check(self, rng: np.random.Generator, case: Case, patches: list[tuple[int, int]]) -> str:
         """patches: (address, bytes) of the scratchpad for middling E8M0 scales. Gives the fault."""
         start = [fill(rng, memory.size) for memory in self.memories()[0]]
+        start[0][-TABLES.nbytes :] = TABLES.view(np.uint8)
         for address, size in patches:
             if address >= 0 and address + size <= start[0].size:
                 start[0][address : address + size] = rng.integers(120, 134, size).astype(np.uint8)
@@ -342,6 +348,19 @@ def dma_case(rng: np.random.Generator, chip: ChipSpec) -> Case:
     )
 
 
+def loadx_case(rng: np.random.Generator, chip: ChipSpec) -> Case:
+    _, slots, strides = dma_case(rng, chip)
+    if rng.random() < 0.1:
+        slots[7] = int(rng.choice([63, 64, 65]))
+    strides[2] = int(rng.choice([0, 64, 64, 256, 100]))
+    if rng.random() < 0.9:  # places may lie over the table, which is read before
+        slots[3] = place(rng, 4096, chip.sram_bytes - TABLES.nbytes, 1)
+    if rng.random() < 0.2:
+        strides[5] = 7
+    table = chip.sram_bytes - TABLES.nbytes + 4 * int(rng.integers(300))
+    return "loadx", slots, [*strides, table + (rng.random() < 0.05)]
+
+
 def no_patches(make: Callable[[np.random.Generator, ChipSpec], Case]):
     return lambda rng, chip: (make(rng, chip), [])
 
@@ -356,8 +375,9 @@ MAKERS = {
     "vquant": no_patches(vquant_case),
     "vdeq": no_patches(vdeq_case),
     "dma": no_patches(dma_case),
+    "loadx": no_patches(loadx_case),
 }
-COUNTS = {"vew": 250, "vred": 100, "vquant": 150, "vdeq": 150, "dma": 100}
+COUNTS = {"vew": 250, "vred": 100, "vquant": 150, "vdeq": 150, "dma": 100, "loadx": 200}
 
 
 @pytest.mark.parametrize("maker", MAKERS)
@@ -386,7 +406,7 @@ def test_faults_are_those_of_the_meaning(kernels: str, chip: ChipSpec) -> None:
     rng = np.random.default_rng(11)
     ways = Ways(chip)
     seen: set[str] = set()
-    for maker in [*MAKERS, *list(MAKERS)[-5:] * 4]:
+    for maker in [*list(MAKERS)[:-1], *list(MAKERS)[-6:-1] * 4, *["loadx"] * 8]:
         for _ in range(12):
             case, patches = MAKERS[maker](rng, chip)
             case = mutate(rng, case)

@@ -98,7 +98,7 @@ def test_random_programs(chip: ChipSpec, seed: int) -> None:
     lines = [random_line(rng) for _ in range(40)]
     text = "\n".join([
         "mul r3 r1 256", "ldp r4 1", "li r10 0x40000000",
-        "lcfg 64 0 0 64 0 0", "scfg 64 0 0 64 0 0", "mcfg 32 96 1 16 0 512 0 0",
+        "lcfg 64 0 0 64 0 0 0", "scfg 64 0 0 64 0 0", "mcfg 32 96 1 16 0 512 0 0",
         "vcfg 64 64 64 64 64 0 0",
         "loop 2 40", *lines, "halt",
     ])  # fmt: skip

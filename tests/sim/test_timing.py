@@ -33,7 +33,7 @@ def run(text: str | list[str], chip: ChipSpec = NANO) -> TimingResult:
 def load(pieces: str, tail: str = "") -> str:
     """LOAD of n0 x n1 x n2 x n3 bytes, contiguous on both sides."""
     n0, n1, *_ = (int(word) for word in pieces.split())
-    strides = f"li r8 {n0}\nli r9 {n0 * n1}\nlcfg r8 r9 r9 r8 r9 r9\n"
+    strides = f"li r8 {n0}\nli r9 {n0 * n1}\nlcfg r8 r9 r9 r8 r9 r9 0\n"
     return f"{strides}load 0 0 0 0 {pieces} {tail}\n"
 
 
@@ -94,6 +94,40 @@ def test_slow_dram_grants_in_fixed_cycles() -> None:
 
 def test_empty_load_is_only_issued() -> None:
     assert run("li r1 0\nload 0 0 0 0 r1 1 1 1\nhalt").end[0].tolist() == [2 + 6]
+
+
+@pytest.mark.parametrize(
+    ("size", "bursts"),
+    [
+        ("64 1 1 1", 1),
+        ("64 1 1 5", 5),
+        ("100 1 1 64", 128),  # of a page the bytes 8..108: two bursts each
+        ("64 2 1 3", 9),  # d1 = p1 = 64 joins: of a page the bytes 8..136
+        ("64 1 1 -1", 0),
+    ],
+)
+def test_gather_latency(size: str, bursts: int) -> None:
+    """m1, as a LOAD, with a cycle more for each page; pages 64 apart on both sides never join."""
+    fine = 8 if bursts > 5 else 0
+    pages = int(size.split()[-1])
+    counts = " ".join([*size.split()[:3], "r8"])
+    text = f"li r8 {pages}\nlcfg 64 0 64 64 0 64 0\nloadx 0 0 {fine} 1024 {counts}\nhalt"
+    end = 3 + 6 + (pages + 120 + -(-bursts // 4) if bursts else 0)
+    result = run(text, M1)
+    assert result.end[0].tolist() == [end]
+    assert result.work.bursts == bursts
+
+
+def test_gather_starts_when_the_transfers_before_it_have_ended() -> None:
+    """So it finds a table that a LOAD brings; LOADs after it do not wait for it."""
+    gather = "loadx 0 0 0 256 64 1 1 1\n"
+    result = run(load("640 1 1 1") + gather + load("64 1 1 1") + gather + "halt", M1)
+    start, end = result.start[0], result.end[0]
+    assert start[1] == end[0]
+    assert start[2] == start[1] + 7 < end[1]
+    assert start[3] == end[2]
+    assert (result.stall_cycles >= 0).all()
+    assert result.stall_cycles[0, 0].sum() + result.busy_cycles[0, 0] == result.cycles
 
 
 def test_matmul_stream_reaches_peak() -> None:

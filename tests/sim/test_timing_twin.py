@@ -52,6 +52,7 @@ def random_operation(
     )
     if role == Role.TRANSFER:
         one["bursts"] = rng.choice([0, 1, 2, 7, 33, 100])
+        one["after"] = rng.random() < 0.2
     if role == Role.MULTICAST:
         one["bursts"] = shared
     for field in ("wait0", "wait1"):

@@ -245,12 +245,20 @@ class Kernel:
         far: Region | None = None,
         near_size: int | None = None,
         prefetch: bool = False,
+        table: Ref | None = None,
     ) -> None:
-        """LOAD, LOADM or STORE; n inner first; outer strides in d (DRAM) and p (scratchpad)."""
+        """LOAD, LOADM, STORE or LOADX; n inner first; outer strides in d (DRAM), p (scratchpad).
+
+        table: INT32 pages of LOADX, n[3] of them.
+        """
         counts = [*n, 1, 1, 1, 1][:4]
         config = (*([*d, 0, 0, 0][:3]), *([*p, 0, 0, 0][:3]))
         local = near.region(n[0] if len(n) == 1 else near_size)
         remote = (far,) if far is not None else ()
+        if table is not None:
+            assert not prefetch, "hoist does not look at what a prefetch reads"
+            config += (table.operand,)
+            remote += (table.region(4 * counts[3] if isinstance(counts[3], int) else None),)
         store = name == "store"
         self.put(
             name,

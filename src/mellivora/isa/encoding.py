@@ -30,6 +30,8 @@ ACCUMULATOR_BASE = 0x4000_0000
 """VECTOR addresses from here on are accumulator bytes: row r, column c at 4*(r*columns + c)."""
 DRAM_UNIT_BYTES = 32
 """LOAD and STORE offsets count units of 32 bytes, so that 32-bit registers reach 64 GiB."""
+GATHER_PAGES = 64
+"""The most pages of a LOADX: LOAD holds their places from its check of the table to their data."""
 
 CONTROL, LOAD, STORE, MATRIX, VECTOR = range(5)
 ENGINES = ("CONTROL", "LOAD", "STORE", "MATRIX", "VECTOR")

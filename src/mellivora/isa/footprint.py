@@ -4,8 +4,9 @@ that says so.
 The checker, the compiler's semaphore placement and the words of every fault work on it; a test
 holds it equal to what `isa.meaning` touches. An operation with several faults has the cause that
 comes first here, as in the engines: shape (5), then region by region, in the order of the regions
-below, alignment (4) before bounds (3); LOAD and STORE: window (2) before scratchpad (3). Plain
-tuples, a few microseconds a row.
+below, alignment (4) before bounds (3); LOAD and STORE: window (2) before scratchpad (3), LOADX the
+table after both. Which pages LOADX reads is data: its window counts as read to the end, and a wrong
+page is a fault (2) of its meaning only. Plain tuples, a few microseconds a row.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mellivora.isa.encoding import (
     ACCUMULATOR_BASE,
     DRAM_UNIT_BYTES,
+    GATHER_PAGES,
     R_CONFIG,
     R_OPCODE,
     R_SLOT,
@@ -49,6 +51,9 @@ class Footprint(NamedTuple):
 
 
 NOTHING = Footprint()
+
+_ANY_WINDOW_BYTES = 1 << 40
+"""Of a window whose size is not given; more than any DRAM."""
 
 
 def footprint(row: Ints, chip: ChipSpec, *, limits: Ints | None = None) -> Footprint:
@@ -129,6 +134,26 @@ def _far(o: Ints, c: Ints) -> tuple[DramRegion]:
 def _load(o: Ints, c: Ints, chip: ChipSpec, limits: Ints | None) -> Footprint:
     near = _dma(o, c, chip, limits)
     return NOTHING if near is None else Footprint(writes=near, dram_reads=_far(o, c))
+
+
+def _gather(o: Ints, c: Ints, chip: ChipSpec, limits: Ints | None) -> Footprint:
+    window, n3, d3, table = o[0], o[7], c[2], c[6]
+    if min(o[4:8]) <= 0:
+        return NOTHING
+    if n3 > GATHER_PAGES:
+        raise Fault(5, f"{n3} pages")
+    if d3 % chip.dram_burst_bytes:  # so fragments and cycles do not depend on the pages
+        raise Fault(4, f"pages {d3} bytes apart")
+    if d3 < 0:
+        raise Fault(2, f"pages {d3} bytes apart")
+    near = _dma(o, (c[0], c[1], 0, *c[3:6]), chip, limits)
+    assert near is not None
+    if table & 3:
+        raise Fault(4, f"table {table:#x}")
+    read = _within(chip.sram_bytes, table, n3, 4, 4)
+    start = o[1] * DRAM_UNIT_BYTES + o[2]
+    rest = (_ANY_WINDOW_BYTES if limits is None else limits[window]) - start
+    return Footprint((read,), near, ((window, start, rest, 1, 0, 1, 0, 1, 0),))
 
 
 def _store(o: Ints, c: Ints, chip: ChipSpec, limits: Ints | None) -> Footprint:
@@ -297,6 +322,7 @@ _RULES: dict[int, _Rule] = {
         "load": _load,
         "loadm": _load,
         "lsync": _nothing,
+        "loadx": _gather,
         "store": _store,
         "exch": _exchange,
         "barrier": _nothing,

@@ -68,6 +68,22 @@ def dma(rows: Rows, chip: ChipSpec) -> Rows:
     return np.full(len(rows), DMA_ISSUE_CYCLES, np.int64)
 
 
+def gather(rows: Rows, chip: ChipSpec) -> Rows:
+    """Issue of LOADX: one entry of the table a cycle comes on top; of no bytes: none is read."""
+    counts = rows[:, R_SLOT + 4 : R_SLOT + 8]
+    return dma(rows, chip) + np.where(counts.min(axis=1) > 0, slot(rows, 7), 0)
+
+
+def gather_bursts(rows: Rows, chip: ChipSpec) -> Rows:
+    """As if all pages were one: each begins at the same place of a burst, and none joins another.
+
+    d3 of 0 says both: no stride of 0 continues a piece.
+    """
+    same = rows.copy()
+    same[:, R_CONFIG + 2] = 0
+    return dma_bursts(same, chip)
+
+
 def dma_bursts(rows: Rows, chip: ChipSpec) -> Rows:
     """DRAM bursts of a LOAD or STORE: what each piece touches of the aligned bursts of its window.
 

@@ -56,6 +56,7 @@ _MODE_BITS = {
 _FAULTS = {
     "load": (2, 3),
     "loadm": (2, 3),
+    "loadx": (2, 3, 4, 5),
     "store": (2, 3),
     "exch": (3, 5),
     "matmul": (3, 4, 5),
@@ -216,9 +217,9 @@ def _time(row: Instruction) -> list[str]:
     if row.name.endswith("sync"):
         return [f"{latency.SYNC_CYCLES} cycle of its engine, once its tokens are there."]
     sources = _sources(cost)
-    if row.name in ("load", "loadm", "store"):
+    if row.bursts:
         note = "DRAM time comes on top: the bursts below, shared out by the memory's arbiter."
-        sources += [note, _source(latency.dma_bursts)]
+        sources += [note, *_sources(row.bursts)]
     text = "".join(sources)
     used = sorted(n for n in vars(latency) if n.isupper() and re.search(rf"\b{n}\b", text))
     constants = " " + ", ".join(

@@ -7,6 +7,7 @@ checker refuses the rest:
     VEW                     a destination that overlaps a source, unless both are the same FP32 tile
     VRED, VQUANT, VDEQ      a destination that overlaps a source, or another destination
     VECTOR, LOAD, EXCH      a place in the scratchpad that is written twice
+    LOADX                   a destination that overlaps its table
     STORE                   a place in DRAM that is written twice
     EXCH                    a destination that overlaps the source, unless it is this core's part
 """
@@ -25,7 +26,7 @@ from mellivora.isa.table import BY_NAME, BY_OPCODE
 
 _VEW, _EXCH = BY_NAME["vew"].opcode, BY_NAME["exch"].opcode
 _IS_VECTOR = frozenset(row.opcode for row in BY_OPCODE.values() if row.engine == VECTOR)
-_LOADS = frozenset((BY_NAME["load"].opcode, BY_NAME["loadm"].opcode))
+_LOADS = frozenset(BY_NAME[name].opcode for name in ("load", "loadm", "loadx"))
 _STORE = BY_NAME["store"].opcode
 
 _MOST_PIECES = 1 << 20
@@ -43,7 +44,10 @@ def order_matters(row: Sequence[int], found: Footprint, *, core_id: int, cores: 
     o, c = row[R_SLOT:R_CONFIG], row[R_CONFIG:]
     if opcode in _LOADS and found.writes:
         levels = ((o[5], c[3]), (o[6], c[4]), (o[7], c[5]))
-        return "" if apart(o[4], levels) else "pieces of a LOAD lie over each other"
+        if not apart(o[4], levels):
+            return "pieces of a LOAD lie over each other"
+        met = any(overlap(place, table) for place in found.writes for table in found.reads)
+        return "the destination lies over the page table" if met else ""
     if opcode == _STORE and found.dram_writes:
         levels = ((o[5], c[0]), (o[6], c[1]), (o[7], c[2]))
         return "" if apart(o[4], levels) else "pieces of a STORE lie over each other"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mellivora import numerics
 from mellivora.errors import MachineFault
-from mellivora.isa.encoding import ACCUMULATOR_BASE, DRAM_UNIT_BYTES
+from mellivora.isa.encoding import ACCUMULATOR_BASE, DRAM_UNIT_BYTES, GATHER_PAGES
 from mellivora.isa.modes import Kind
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ FAULTS = {
     1: "opcode: no such instruction",
     2: "window: a DRAM access leaves its window",
     3: "scratchpad: an access leaves the scratchpad or the accumulators",
-    4: "alignment: an FP32 address or stride is not a multiple of 4",
+    4: "alignment: a 32-bit address or stride is not a multiple of 4, or pages not bursts apart",
     5: "shape: a size, format or mode that the engine does not have",
     6: "semaphore: a count passed its maximum",
     7: "watchdog: no engine can go on",
@@ -115,6 +115,28 @@ class Core:
         far = np.ndarray(shape, np.uint8, self.dram[base + start :], strides=(*config[2::-1], 1))
         near = np.ndarray(shape, np.uint8, self.scratchpad[pad:], strides=(*config[5:2:-1], 1))
         return far, near
+
+    def dram_pages(self, slots: Sequence[int], config: Sequence[int]) -> tuple[list[Bytes], Bytes]:
+        """Views [n2, n1, n0] of the pages of a LOADX, [n3, n2, n1, n0] of the scratchpad."""
+        window, offset, fine, pad, n0, n1, n2, n3 = slots
+        d1, d2, d3, p1, p2, p3, table = config[:7]
+        if min(n0, n1, n2, n3) <= 0:
+            return [], np.zeros(0, np.uint8)
+        if n3 > GATHER_PAGES:
+            raise Fault(5, f"{n3} pages")
+        if d3 % self.chip.dram_burst_bytes:
+            raise Fault(4, f"pages {d3} bytes apart")
+        if d3 < 0:
+            raise Fault(2, f"pages {d3} bytes apart")
+        inner = (d1, d2, 0, p1, p2, p3)
+        _, near = self.dram_runs(slots, inner)
+        found: list[Bytes] = []
+        for page in self.near(table, n3, 1, 4, np.int32)[:, 0].tolist():
+            if page < 0:
+                raise Fault(2, f"page {page}")
+            one = (window, offset, fine + page * d3, pad, n0, n1, n2, 1)
+            found.append(self.dram_runs(one, inner)[0][0])
+        return found, near
 
 
 def canonical(x: Array) -> F32:

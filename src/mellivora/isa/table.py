@@ -18,6 +18,7 @@ Meaning = Callable[[Core, Sequence[int], Sequence[int]], None]
 
 DMA_SLOTS = ("window", "offset", "fine", "pad", "n0", "n1", "n2", "n3")
 DMA_CONFIG = ("d1", "d2", "d3", "p1", "p2", "p3")
+LOAD_CONFIG = (*DMA_CONFIG, "table")
 MATRIX_CONFIG = (
     "a_stride",
     "a_plane",
@@ -43,7 +44,10 @@ _SYNC_COST = latency.fixed(latency.SYNC_CYCLES)
 
 @dataclass(frozen=True)
 class Instruction:
-    """A row. slots: names in order; writes: the first slot is a destination register (CONTROL)."""
+    """A row. slots: names in order; writes: the first slot is a destination register (CONTROL).
+
+    bursts: of DRAM, for what moves data between it and the scratchpad.
+    """
 
     name: str
     opcode: int
@@ -53,6 +57,7 @@ class Instruction:
     meaning: Meaning | None = None
     cost: latency.Cost = _SYNC_COST
     config: tuple[str, ...] = ()
+    bursts: latency.Cost | None = None
     configures: int = -1
 
 
@@ -83,9 +88,10 @@ TABLE: tuple[Instruction, ...] = (
     _control("loop", 0x0C, "count length",
              "Run the next `length` instructions `count` times; zero or less skips them. Nests up "
              "to four deep."),
-    _control("lcfg", 0x10, " ".join(DMA_CONFIG),
-             "Strides of LOAD: DRAM d1..d3, scratchpad p1..p3, bytes.", LOAD),
-    _control("scfg", 0x11, " ".join(DMA_CONFIG), "Strides of STORE, as LCFG.", STORE),
+    _control("lcfg", 0x10, " ".join(LOAD_CONFIG),
+             "Strides of LOAD: DRAM d1..d3, scratchpad p1..p3, bytes; the page table of LOADX.",
+             LOAD),
+    _control("scfg", 0x11, " ".join(DMA_CONFIG), "Strides of STORE: d1..d3, p1..p3.", STORE),
     _control("mcfg", 0x12, " ".join(MATRIX_CONFIG),
              "Layout of MATRIX operands, bytes; b_plane_or_first: ROWS: bytes between slice "
              "planes, else the first column; zero points.", MATRIX),
@@ -95,14 +101,19 @@ TABLE: tuple[Instruction, ...] = (
     Instruction("load", 0x20, LOAD, DMA_SLOTS,
         "Copy n3 x n2 x n1 pieces of n0 bytes from DRAM (window base + 32*offset + fine, strides "
         "d) to the scratchpad (pad, strides p). The whole access is checked before a byte moves.",
-        meaning.load, latency.dma, DMA_CONFIG),
+        meaning.load, latency.dma, DMA_CONFIG, latency.dma_bursts),
     Instruction("loadm", 0x21, LOAD, DMA_SLOTS,
         "LOAD of the same bytes by every core: starts when the last core has come to it, and DRAM "
         "is read once.",
-        meaning.load, latency.dma, DMA_CONFIG),
+        meaning.load, latency.dma, DMA_CONFIG, latency.dma_bursts),
     _sync("lsync", 0x22, LOAD),
+    Instruction("loadx", 0x23, LOAD, DMA_SLOTS,
+        "LOAD whose outermost dimension is a list of pages: piece group i3 comes from d3 * page "
+        "instead of d3 * i3, page being INT32 i3 of the table in the scratchpad. Starts when all "
+        "before it in its queue have ended.",
+        meaning.loadx, latency.gather, LOAD_CONFIG, latency.gather_bursts),
     Instruction("store", 0x30, STORE, DMA_SLOTS, "LOAD the other way round.",
-        meaning.store, latency.dma, DMA_CONFIG),
+        meaning.store, latency.dma, DMA_CONFIG, latency.dma_bursts),
     Instruction("exch", 0x31, STORE,
         ("dst", "src", "bytes", "dst_stride", "rows", "dst_row", "src_row"),
         "All-gather: starts when the last core has come to it; then in every core, for each row r, "

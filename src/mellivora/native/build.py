@@ -157,7 +157,7 @@ def isa_header() -> str:
     ]
     names = [
         *("SLOTS", "SLOT_BITS", "REGISTER_FLAG", "REGISTERS", "SEMAPHORES", "SEMAPHORE_MAX"),
-        *("PARAMETERS", "LOOP_LEVELS", "ACCUMULATOR_BASE", "DRAM_UNIT_BYTES"),
+        *("PARAMETERS", "LOOP_LEVELS", "ACCUMULATOR_BASE", "DRAM_UNIT_BYTES", "GATHER_PAGES"),
         *("RESOLVED_FIELDS", "R_PC", "R_GAP", "R_SLOT", "R_CONFIG"),
     ]
     lines += [f"constexpr int64_t {name} = {getattr(encoding, name)};" for name in names]

@@ -15,7 +15,7 @@ enum Status : int64_t { RUNNING = 0, HALTED, AT_COLLECTIVE, FAULTED };
 
 struct Setup {  // as sim/functional.py fills it
   int64_t cores, pad_bytes, accumulator_bytes, columns, accumulator_rows, threads, watchdog;
-  int64_t words, parameter_count, window_count;
+  int64_t words, parameter_count, window_count, dram_burst;
   const uint64_t* code;
   const int32_t* parameters;  // [cores, parameter_count]
   uint8_t *pads, *accumulators, *dram;  // [cores, bytes]
@@ -88,6 +88,7 @@ struct Runner {
         switch (op.opcode) {
           case Opcode::LOAD:
           case Opcode::LOADM: Transfer(core, op.slot, op.config).run<true>(); break;
+          case Opcode::LOADX: gather(core, op.slot, op.config); break;
           case Opcode::STORE: Transfer(core, op.slot, op.config).run<false>(); break;
           case Opcode::EXCH:
           case Opcode::BARRIER: report->status = AT_COLLECTIVE; return;
@@ -158,7 +159,7 @@ class Chip {
       Runner& r = runners_[i];
       r.core = {setup.pads + i * setup.pad_stride, setup.accumulators + i * setup.accumulator_stride,
                 setup.pad_bytes, setup.accumulator_bytes, setup.columns, setup.accumulator_rows,
-                setup.dram, setup.windows, setup.window_count};
+                setup.dram_burst, setup.dram, setup.windows, setup.window_count};
       r.sequencer = Sequencer(setup.code, setup.words, setup.parameters + i * setup.parameter_count,
                               setup.parameter_count, i, count_, setup.watchdog);
       r.report = reports + i;

@@ -1,6 +1,7 @@
 // One core's memories and the checks of isa/state.py. A failed check only says so: Python runs the instruction
 // again by its definition to find cause and words, so neither is written here.
 #pragma once
+#include <algorithm>
 #include <vector>
 
 #include "control.hpp"
@@ -29,7 +30,7 @@ class Buffer {
 struct Core {
   uint8_t *pad, *accumulators;
   int64_t pad_bytes, accumulator_bytes;
-  int64_t columns, accumulator_rows;
+  int64_t columns, accumulator_rows, dram_burst;
   uint8_t* dram;
   const Window* windows;
   int64_t window_count;
@@ -125,5 +126,31 @@ struct Transfer {
       }
   }
 };
+
+// LOADX: page i3 of DRAM is number i3 of the table. All pages are checked before a byte moves.
+inline void gather(const Core& core, const int64_t* slot, const int64_t* config) {
+  const int64_t pages = slot[7], pitch = config[2];
+  if (*std::min_element(slot + 4, slot + 8) <= 0) return;
+  if (pages > GATHER_PAGES || pitch % core.dram_burst || pitch < 0) throw Illegal();
+  int64_t one[SLOTS], inner[SLOTS];
+  std::copy_n(slot, SLOTS, one);
+  std::copy_n(config, SLOTS, inner);
+  inner[2] = 0;
+  Transfer(core, one, inner);  // the whole place in the scratchpad, and page 0
+  const uint8_t* table = core.near(config[6], pages, 4, 4);
+  if (config[6] & 3) throw Illegal();
+  std::vector<Transfer> parts;
+  parts.reserve(pages);
+  one[7] = 1;
+  for (int64_t i = 0; i < pages; ++i) {
+    int32_t page;
+    std::memcpy(&page, table + 4 * i, 4);
+    if (page < 0) throw Illegal();
+    one[2] = slot[2] + page * pitch;
+    one[3] = slot[3] + i * config[5];
+    parts.emplace_back(core, one, inner);
+  }
+  for (const Transfer& part : parts) part.run<true>();
+}
 
 }  // namespace mellivora

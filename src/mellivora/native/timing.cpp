@@ -19,7 +19,7 @@ constexpr int LOAD = Engine::LOAD - 1, STORE = Engine::STORE - 1, ENGINES = Engi
 
 struct Operation {  // sim.timing.OPERATION
     int64_t gap, cost, bursts;
-    uint8_t engine, role, wait0, wait1, post0, post1, spare[2];
+    uint8_t engine, role, wait0, wait1, post0, post1, after, spare;
 };
 
 struct Core {
@@ -211,7 +211,8 @@ class Machine {
         if (op.wait1 && sem[op.wait1] < 1 + (op.wait0 == op.wait1)) return;
         if (op.role != COMPUTE) {
             const int64_t in_flight = core.fifo[e].tail - core.fifo[e].head;
-            if (op.role == COLLECTIVE ? in_flight > 0 : in_flight >= chip_.outstanding) return;
+            const bool after = op.role == COLLECTIVE || op.after;
+            if (after ? in_flight > 0 : in_flight >= chip_.outstanding) return;
         }
         if (op.wait0) --sem[op.wait0];
         if (op.wait1) --sem[op.wait1];

@@ -42,7 +42,7 @@ def scratchpad(chip: ChipSpec, *, ecc: bool = False) -> BankedMemory:
         "matrix_b1": 2 * chip.columns,
     }
     reads |= {f"vector_{name}": 4 * lanes for name in VECTOR_READS[:3]}
-    reads |= {"vector_d": d_bytes(lanes), "store": store_read_bytes(chip)}
+    reads |= {"vector_d": d_bytes(lanes), "store": store_read_bytes(chip), "load_table": 4}
     writes = {f"vector_w{i}": width for i, width in enumerate(write_widths(lanes))}
     writes |= {"load": burst, "exchange": chip.exchange_bytes_per_cycle}
     bank_bytes = 32
@@ -132,6 +132,7 @@ class Core(wiring.Component):
         _join_write(m, engines["matrix"].acc_write, sums.write_matrix)
         self._vector(m, engines["vector"], pad, sums)
         _join_write(m, engines["load"].write, pad.write_load)
+        _join_read(m, engines["load"].table, pad.read_load_table)
         _join_read(m, engines["store"].read, pad.read_store)
         for engine, link in ((engines["load"], self.load), (engines["store"], self.store)):
             wiring.connect(m, wiring.flipped(link), engine.memory)

@@ -9,7 +9,7 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from mellivora.isa.encoding import LOAD, STORE
+from mellivora.isa.encoding import GATHER_PAGES, LOAD, STORE
 from mellivora.isa.latency import DMA_ISSUE_CYCLES
 from mellivora.rtl.banked_memory import EVENT_BITS
 from mellivora.rtl.front import EVENTS, NAMES, WORKERS
@@ -40,7 +40,7 @@ def _docs() -> dict[str, str]:
             docs[f"{name}_waits_{other}"] = f"free, and waits for a token of {other.upper()}"
     for name in TRANSFER_NAMES:
         docs[f"{name}_full"] = (
-            "free, and too many transfers are in flight, or BARRIER waits for them"
+            "free, and too many transfers are in flight, or BARRIER or LOADX waits for them"
         )
     return docs | {
         "store_together": "STORE is in EXCH or BARRIER, waiting or under way",
@@ -105,11 +105,13 @@ class Counters(wiring.Component):
         steps: dict[str, Value] = {}
         held: Value = busy
         if name in TRANSFER_NAMES:
-            issue = Signal(range(DMA_ISSUE_CYCLES), name=f"{name}_issue")  # cycles left of it
+            longest = DMA_ISSUE_CYCLES + GATHER_PAGES
+            issue = Signal(range(longest), name=f"{name}_issue")  # cycles left of it
+            pages = events.pages if LOAD + e == LOAD else 0
             joins = start & events.together if LOAD + e == STORE else Const(0)
             m.d.comb += busy.eq((start & ~joins) | (issue != 0))
             with m.If(start & events.moves[e]):
-                m.d.sync += issue.eq(DMA_ISSUE_CYCLES - 1)
+                m.d.sync += issue.eq(DMA_ISSUE_CYCLES - 1 + pages)
             with m.Elif(issue != 0):
                 m.d.sync += issue.eq(issue - 1)
             if LOAD + e == STORE:

@@ -21,6 +21,7 @@ from mellivora.isa.encoding import (
     ACCUMULATOR_BASE,
     CONTROL,
     ENGINES,
+    GATHER_PAGES,
     R_CONFIG,
     R_OPCODE,
     R_POST0,
@@ -45,8 +46,8 @@ _FAULT_ENGINES = {
     **dict.fromkeys((1, 8, 9), ("CONTROL",)),
     2: ("LOAD", "STORE"),
     3: ("LOAD", "STORE", "MATRIX", "VECTOR"),
-    4: ("VECTOR",),
-    5: ("MATRIX", "VECTOR"),
+    4: ("LOAD", "VECTOR"),
+    5: ("LOAD", "MATRIX", "VECTOR"),
     **dict.fromkeys((6, 7), ENGINES[CONTROL + 1 :]),
 }
 """Engines that can have each cause, by the rules of `isa.footprint`."""
@@ -145,9 +146,20 @@ def _dma_forms(name: str, chip: ChipSpec) -> Iterator[Form]:
         _by_tile("n0", n0, chip.dram_burst_bytes),
         *(_count(f"n{k}", count) for k, count in enumerate(counts, 1)),
     )
+    if name == "loadx":
+        pitch = _config(name, "d3")
+        pages = _by_tile("n3", counts[2], GATHER_PAGES, above=False)
+        apart = Dimension(
+            "d3",
+            ("0", "a burst", "more"),
+            lambda rows: np.clip(pitch(rows) // chip.dram_burst_bytes, 0, 2).astype(np.int64),
+        )
+        dimensions = (*dimensions[:3], pages, apart)
     yield Form("any", _all, dimensions)
     for side, fields in (("DRAM", "d1 d2 d3"), ("scratchpad", "p1 p2 p3")):
         for k, field in enumerate(fields.split()):
+            if (name, field) == ("loadx", "d3"):
+                continue
             stride, count = _config(name, field), counts[k]
             kinds = Dimension(
                 "stride",
@@ -273,7 +285,7 @@ def _vdeq_forms(name: str, chip: ChipSpec) -> Iterator[Form]:
 
 
 _FORMS: dict[str, Callable[[str, ChipSpec], Iterator[Form]]] = {
-    **dict.fromkeys(("load", "loadm", "store"), _dma_forms),
+    **dict.fromkeys(("load", "loadm", "loadx", "store"), _dma_forms),
     "exch": _exchange_forms,
     "matmul": _matmul_forms,
     "vew": _vew_forms,

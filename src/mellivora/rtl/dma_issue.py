@@ -25,7 +25,8 @@ class DmaIssue(wiring.Component):
     """Takes `op` in cycle s = `start`; `busy` in s+1 .. s+5, `done` in s+5 with the verdict.
 
     empty: the transfer has no bytes; nothing is checked (s+1 .. s+5).
-    cause: in s+5, 0 or that of `isa.footprint`. push: in s+5, `job` is a walker's.
+    cause: in s+5, 0 or that of `isa.footprint`. push: in s+5, `job` is a walker's. All these hold
+    until the next start. stop: past the last byte in the window, from s+5 on; exact if cause is 0.
     base, limit: of the window with number `window`, which is held in s+1 .. s+5; due in s+4.
     """
 
@@ -46,6 +47,7 @@ class DmaIssue(wiring.Component):
                 "empty": Out(1),
                 "cause": Out(CAUSE_BITS),
                 "push": Out(1),
+                "stop": Out(signed(ADDRESS_BITS + 3)),
                 "job": Out(job_layout(chip)),
             }
         )
@@ -136,7 +138,9 @@ class DmaIssue(wiring.Component):
                 Mux(empty, 0, Mux(bad_window, WINDOW_FAULT, Mux(bad_pad, SCRATCHPAD_FAULT, 0)))
             ),
             self.push.eq(self.done & ~empty & (self.cause == 0)),
+            self.stop.eq(stop),
             self.job.multicast.eq(multicast),
+            self.job.paged.eq(0),
             self.job.far.eq(far),
             self.job.near.eq(pad),
             self.job.run.eq(run),

@@ -33,11 +33,13 @@ def job_layout(chip: ChipSpec) -> data.StructLayout:
     """A transfer whose checks are done and whose contiguous dimensions are joined.
 
     left: pieces of each dimension after the first one; 0 in joined ones.
+    paged: the last dimension goes from page to page, not by its far_step.
     """
     near = near_bits(chip)
     return data.StructLayout(
         {
             "multicast": 1,
+            "paged": 1,
             "far": ADDRESS_BITS,  # of the first byte in DRAM
             "near": near,
             "run": near,  # bytes of a piece
@@ -70,6 +72,7 @@ class DmaWalker(wiring.Component):
 
     A job pushed in cycle c shows its first fragment in cycle c+1 if nothing is before it. At most
     `outstanding_transfers` jobs at a time.
+    page: DRAM address of the next page of a paged job; next_page: it is taken in this cycle.
     """
 
     has_reset = True
@@ -84,6 +87,8 @@ class DmaWalker(wiring.Component):
                 "valid": Out(1),
                 "fragment": Out(fragment_layout(chip)),
                 "take": In(1),
+                "page": In(ADDRESS_BITS),
+                "next_page": Out(1),
             }
         )
 
@@ -147,6 +152,9 @@ class DmaWalker(wiring.Component):
                 for below in range(k):
                     condition &= ~left[below].any()
                 next_far, next_near = row_far[k] + job.far_step[k], row_near[k] + job.near_step[k]
+                if k == LEVELS - 1:
+                    next_far = Mux(job.paged, self.page, next_far)
+                    m.d.comb += self.next_page.eq(condition & job.paged)
                 with m.If(condition):
                     m.d.sync += [far.eq(next_far), near.eq(next_near), rest.eq(job.run)]
                     m.d.sync += [left[k].eq(left[k] - 1)]

@@ -8,7 +8,6 @@ from amaranth.hdl import Cat, Module
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from mellivora.isa import latency
 from mellivora.isa.encoding import ENGINES, LOAD, PARAMETERS, STORE
 from mellivora.isa.table import COLLECTIVES, TABLE
 from mellivora.rtl.control import PARAMETER_BITS, WORD_BITS, Control
@@ -16,11 +15,12 @@ from mellivora.rtl.fault_record import RECORD, FaultRecord
 from mellivora.rtl.in_flight import InFlight
 from mellivora.rtl.interfaces import PC_BITS, engine_signature
 from mellivora.rtl.op_queue import OpQueue
+from mellivora.rtl.page_table import PAGES, pages_of
 from mellivora.rtl.semaphores import Semaphores
 from mellivora.rtl.sharing import share
 from mellivora.spec import ChipSpec
 
-TRANSFERS = tuple(row.opcode for row in TABLE if row.cost is latency.dma)
+TRANSFERS = tuple(row.opcode for row in TABLE if row.bursts)
 NAMES = tuple(name.lower() for name in ENGINES[LOAD:])
 WORKERS = len(NAMES)
 
@@ -36,6 +36,7 @@ EVENTS = data.StructLayout(
         "lacks": WORKERS,  # the head misses a token
         "posters": data.ArrayLayout(WORKERS, WORKERS),  # who posts now what it lacks
         "moves": 2,  # the head of LOAD, STORE has an issue of its own
+        "pages": PAGES,  # entries of its table that the head of LOAD reads in it
         "together": 1,  # the head of STORE needs all cores
     }
 )
@@ -151,6 +152,7 @@ class Front(wiring.Component):
             self.events.stall.eq(stall & ~stopped),
             self.events.lacks.eq(semaphores.lacks),
             self.events.posters.eq(semaphores.posters),
+            self.events.pages.eq(pages_of(queues[0].op)),
         ]
         for e, queue in enumerate(queues[:2]):
             with m.Switch(queue.op.opcode):

@@ -1,6 +1,7 @@
 """Random legal programs on all three machines, by seed; what differs is kept as one small file.
 
-A crasher is a text: the program as it parses back, and above it in comments chip, seed and cause.
+A crasher is a text: the program as it parses back, and above it in comments chip, seed, cause and
+the parameters of each core. Windows and DRAM are those of the seed.
 `tests/crashers/` only grows: each file there is run by the tests.
 """
 
@@ -107,4 +108,5 @@ def crasher(program: RandomProgram, chip: ChipSpec, result: CosimResult) -> str:
     """The one small file of a difference."""
     cause = "\n".join(f"; {line}" for line in result.report().splitlines())
     head = f"; chip {chip.name}, seed {program.seed}, fault {program.fault}\n{cause}\n"
-    return head + program.text
+    values = " | ".join(" ".join(map(str, row)) for row in program.parameters.tolist())
+    return f"{head}; parameters {values}\n{program.text}"

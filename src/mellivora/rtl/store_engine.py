@@ -69,7 +69,17 @@ class StoreEngine(wiring.Component):
                 & (~is_collective | flight.quiet)
             ),
         ]
-        join_issue(m, self, issue, flight, walker, is_sync, is_collective)
+        join_issue(
+            m,
+            self,
+            issue,
+            flight,
+            walker,
+            is_sync,
+            is_collective,
+            done=issue.done,
+            cause=issue.cause,
+        )
         self._join_side(m, side, is_collective)
 
         fragment = walker.fragment

@@ -149,7 +149,7 @@ class Machine:
         setup = _Setup(
             *(self.chip.cores, self.chip.sram_bytes, self.chip.accumulator_bytes),
             *(self.chip.columns, self.chip.accumulator_rows, self.threads, control.WATCHDOG_STEPS),
-            *(len(self.code), values.shape[1], len(self.windows)),
+            *(len(self.code), values.shape[1], len(self.windows), self.chip.dram_burst_bytes),
             *(self.code.ctypes.data, values.ctypes.data, self._pads.ctypes.data),
             *(self._accumulators.ctypes.data, self.dram.ctypes.data),
             *(self._pads.strides[0], self._accumulators.strides[0], windows.ctypes.data),
@@ -234,7 +234,7 @@ class _Setup(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in (
             "cores", "pad_bytes", "accumulator_bytes", "columns", "accumulator_rows", "threads",
-            "watchdog", "words", "parameter_count", "window_count")),
+            "watchdog", "words", "parameter_count", "window_count", "dram_burst")),
         *((name, ctypes.c_void_p) for name in (
             "code", "parameters", "pads", "accumulators", "dram")),
         ("pad_stride", ctypes.c_int64),

@@ -103,10 +103,10 @@ def stall_pieces(
 
 def _in_flight_blocker(table: npt.NDArray[np.void], mine: Rows, outstanding: int) -> Rows:
     """The transfer that must end before each operation of a DMA queue may start; -1: none."""
-    flying = np.flatnonzero(table["role"][mine] != Role.COLLECTIVE)
-    place = np.cumsum(table["role"][mine] != Role.COLLECTIVE) - 1  # own place, or the last before
-    back = np.where(table["role"][mine] == Role.COLLECTIVE, 0, outstanding)
-    at = place - back
+    flies = table["role"][mine] != Role.COLLECTIVE
+    flying = np.flatnonzero(flies)
+    before = np.cumsum(flies) - flies - 1  # place of the last one before
+    at = np.where(flies & (table["after"][mine] == 0), before + 1 - outstanding, before)
     return (
         np.where(at >= 0, mine[flying[np.maximum(at, 0)]], -1)
         if len(flying)

@@ -162,7 +162,7 @@ class Stepped:
                 if counts[semaphore] == 0:
                     return
                 counts[semaphore] -= 1
-        if role == Role.COLLECTIVE and core.flight[engine]:
+        if (role == Role.COLLECTIVE or operation["after"]) and core.flight[engine]:
             return
         if role in (Role.ORDER, Role.TRANSFER, Role.MULTICAST):
             if len(core.flight[engine]) >= self.numbers.outstanding:

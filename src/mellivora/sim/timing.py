@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mellivora.errors import UsageError
-from mellivora.isa import latency
 from mellivora.isa.encoding import (
     CONTROL,
     ENGINES,
@@ -68,9 +67,10 @@ class Role(IntEnum):
 OPERATION = np.dtype(
     [(name, "<i8") for name in ("gap", "cost", "bursts")]
     + [(name, "u1") for name in ("engine", "role", "wait0", "wait1", "post0", "post1")]
-    + [("spare", "u1", 2)]  # type: ignore[list-item]
+    + [("after", "u1"), ("spare", "u1")]
 )
-"""One operation; engine counts from LOAD = 0. Same as `Operation` in native/timing.cpp."""
+"""One operation; engine counts from LOAD = 0. after: starts when all before it in its queue have
+ended; a COLLECTIVE does so without. Same as `Operation` in native/timing.cpp."""
 
 
 class ChipNumbers(NamedTuple):
@@ -100,13 +100,14 @@ def _roles() -> npt.NDArray[np.uint8]:
     roles = np.full(256, Role.COMPUTE, np.uint8)
     for row in TABLE:
         if row.engine in (LOAD, STORE):
-            roles[row.opcode] = Role.TRANSFER if row.cost is latency.dma else Role.ORDER
+            roles[row.opcode] = Role.TRANSFER if row.bursts else Role.ORDER
     roles[BY_NAME["loadm"].opcode] = Role.MULTICAST
     roles[list(COLLECTIVES)] = Role.COLLECTIVE
     return roles
 
 
 ROLE_OF = _roles()
+_LOADX = BY_NAME["loadx"].opcode
 ENGINE_OF = np.full(256, CONTROL, np.uint8)
 ENGINE_OF[[row.opcode for row in TABLE]] = [row.engine for row in TABLE]
 
@@ -128,6 +129,7 @@ def _lower(rows: Rows, chip: ChipSpec, out: Operations) -> None:
         raise Fault(1, f"{int(row[R_OPCODE]):#x} at pc {int(row[R_PC])} is not an engine's")
     out["engine"] = engine - LOAD
     out["role"] = ROLE_OF[opcode]
+    out["after"] = opcode == _LOADX
     out["gap"] = rows[:, R_GAP]
     for name, column in (
         ("wait0", R_WAIT0),
@@ -147,14 +149,14 @@ def _lower(rows: Rows, chip: ChipSpec, out: Operations) -> None:
                 5, f"{instruction.name} at pc {int(some[0, R_PC])} or later: {error}"
             ) from error
         out["cost"][pick] = np.maximum(cost, 1)
-        if ROLE_OF[code] in (Role.TRANSFER, Role.MULTICAST):
+        if instruction.bursts:
             size = np.prod(
                 np.maximum(some[:, R_SLOT + 4 : R_SLOT + 8], 0), axis=1, dtype=np.float64
             )
             if (size > TRANSFER_MAX_BYTES).any():
                 pc = int(some[int(np.argmax(size)), R_PC])
                 raise Fault(2, f"{instruction.name} at pc {pc} moves {size.max():.3g} bytes")
-            out["bursts"][pick] = np.maximum(latency.dma_bursts(some, chip), 0)
+            out["bursts"][pick] = np.maximum(instruction.bursts(some, chip), 0)
 
 
 @functools.cache

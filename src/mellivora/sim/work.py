@@ -29,7 +29,7 @@ WORK = np.dtype(
             "macs",  # 8-bit multiply-accumulates, every pass counted
             "scale_ops",  # FP32 scale and accumulate steps of MATRIX, one for 32 macs
             "vector_ops",  # FP32 operations on one element in a lane
-            "read_bytes",  # asked of DRAM by LOAD and LOADM
+            "read_bytes",  # asked of DRAM by LOAD, LOADM and LOADX
             "write_bytes",
             "sram_bytes",  # scratchpad bytes read and written
             "accumulator_bytes",
@@ -61,6 +61,11 @@ def row_work(rows: Rows, chip: ChipSpec) -> npt.NDArray[np.void]:
 def _load(rows: Rows, chip: ChipSpec) -> dict[str, Rows]:
     moved = np.maximum(dma_bytes(rows), 0)
     return {"read_bytes": moved, "sram_bytes": moved}
+
+
+def _gather(rows: Rows, chip: ChipSpec) -> dict[str, Rows]:
+    moved = np.maximum(dma_bytes(rows), 0)
+    return {"read_bytes": moved, "sram_bytes": moved + 4 * slot(rows, 7) * (moved > 0)}
 
 
 def _store(rows: Rows, chip: ChipSpec) -> dict[str, Rows]:
@@ -133,6 +138,7 @@ def _vdeq(rows: Rows, chip: ChipSpec) -> dict[str, Rows]:
 _COUNTS = {
     "load": _load,
     "loadm": _load,
+    "loadx": _gather,
     "store": _store,
     "exch": _exchange,
     "matmul": _matmul,

@@ -51,6 +51,7 @@ def test_apart_is_that_of_the_pieces() -> None:
     assert 200 < met < 1800
 
 
+PAGES = "lcfg 0 0 64 0 0 64 400"  # the table is two numbers at 400
 CASES = {
     "in place": (f"vew 0 0 0 0 4 8 {ADD} 0", ""),
     "in place on b": (f"vew 128 0 128 0 4 8 {ADD} 0", ""),
@@ -81,10 +82,14 @@ CASES = {
         f"vcfg 32 128 32 0 64 0 0\nvquant 256 320 0 0 2 32 {vquant_mode(Store.MX1)}",
         "rows of the"),
     "widened in place": ("vdeq 0 0 0 1 32 9", "over a source"),
-    "load on itself": ("lcfg 64 0 0 32 0 0\nload 0 0 0 512 64 2 1 1", "pieces of a LOAD"),
-    "load apart": ("lcfg 64 0 0 96 0 0\nload 0 0 0 512 64 2 1 1", ""),
-    "woven": ("lcfg 64 64 0 48 32 0\nload 0 0 0 512 32 4 2 1", "pieces of a LOAD"),
-    "woven apart": ("lcfg 64 64 0 64 32 0\nload 0 0 0 512 32 4 2 1", ""),
+    "load on itself": ("lcfg 64 0 0 32 0 0 0\nload 0 0 0 512 64 2 1 1", "pieces of a LOAD"),
+    "load apart": ("lcfg 64 0 0 96 0 0 0\nload 0 0 0 512 64 2 1 1", ""),
+    "woven": ("lcfg 64 64 0 48 32 0 0\nload 0 0 0 512 32 4 2 1", "pieces of a LOAD"),
+    "woven apart": ("lcfg 64 64 0 64 32 0 0\nload 0 0 0 512 32 4 2 1", ""),
+    "pages apart": (f"{PAGES}\nloadx 0 0 0 512 64 1 1 2", ""),
+    "pages on each other": (f"{PAGES}\nloadx 0 0 0 512 65 1 1 2", "pieces of a LOAD"),
+    "pages before their table": (f"{PAGES}\nloadx 0 0 0 272 64 1 1 2", ""),
+    "pages on their table": (f"{PAGES}\nloadx 0 0 0 273 64 1 1 2", "over the page table"),
     "store on itself": ("scfg 32 0 0 64 0 0\nstore 1 r5 0 0 64 2 1 1", "pieces of a STORE"),
     "store twice there": ("scfg 0 0 0 64 0 0\nstore 1 r5 0 0 64 2 1 1", "pieces of a STORE"),
     "store the same twice": ("scfg 64 0 0 0 0 0\nstore 1 r5 0 0 64 2 1 1", ""),

@@ -34,6 +34,7 @@ from mellivora.isa.random_programs.faults import (
     wait_in_vain,
     wrong_control,
     wrong_operation,
+    wrong_page,
 )
 from mellivora.isa.random_programs.moves import Moves
 from mellivora.isa.random_programs.operation import (
@@ -52,9 +53,11 @@ from mellivora.isa.random_programs.shapes import (
     FLOATS,
     INPUT_BYTES,
     SCALES,
+    TABLE_BYTES,
     Room,
     input_bytes,
     input_kind,
+    table_bytes,
 )
 from mellivora.isa.random_programs.vectors import Impossible, Vectors
 from mellivora.isa.table import BY_NAME, BY_OPCODE
@@ -66,6 +69,7 @@ CAUSES = tuple(range(1, 10))
 """Every fault that a program can have."""
 _AREA_BYTES = 1024
 """Of the output window, for each core."""
+_LOADS = ("load", "loadm", "loadx")
 _ADDRESSES = ("dst", "src", "a", "b", "c", "pad", "dst_scale", "src_scale", "a_scale")
 _WEIGHTS: dict[str, float] = {
     "vew": 11,
@@ -81,6 +85,7 @@ _WEIGHTS: dict[str, float] = {
     "own": 0.8,
     "loadm": 1,
     "foreign": 0.6,
+    "loadx": 2,
 }
 
 
@@ -143,7 +148,8 @@ class _Builder:
             "exch": self.moves.exchange,
             "loadm": lambda: self.moves.load("loadm"),
             "own": lambda: self.moves.load(own=True),
-            "foreign": lambda: self.moves.foreign(pick.choice(("load", "loadm"))),
+            "foreign": lambda: self.moves.foreign(pick.choice(("load", "loadm", "loadx"))),
+            "loadx": self.moves.gather,
             "barrier": lambda: make("barrier", ()),
             "sync": lambda: sync(pick.randrange(4)),
         }
@@ -162,7 +168,7 @@ class _Builder:
         at = pick.choice((0, burst * pick.randrange(20)))
         for index in range(count):
             limit = pick.choice((0, 32, 64, 100))
-            limit = INPUT_BYTES if index == self.input else limit
+            limit = INPUT_BYTES + TABLE_BYTES if index == self.input else limit
             limit = _AREA_BYTES * self.chip.cores if index == self.output else limit
             self.windows.append((at, limit))
             at += -(-limit // burst) * burst + burst * pick.randrange(3)
@@ -195,6 +201,25 @@ class _Builder:
             if not self.memory.take(op, turns):
                 return False
         self._barriers(name, op, items)
+        items.append(op)
+        self._note(op)
+        return True
+
+    def _tables(self, items: list[Item], *, fresh: bool) -> bool:
+        """Let LOADX find a table: fresh: only one that is loaded just before it, in every turn."""
+        intact = [one for one in self.moves.tables if self.memory.pages_at(*one)]
+        self.moves.tables = intact
+        if intact and not fresh and self.pick.random() < 0.7:
+            return True
+        try:
+            op = self.moves.table()
+        except Impossible:
+            return False
+        if fresh:
+            self.moves.tables = self.moves.tables[-1:]
+        if not self.memory.take(op, 1, pages=True):
+            self.moves.tables = []
+            return False
         items.append(op)
         self._note(op)
         return True
@@ -238,11 +263,11 @@ class _Builder:
             return
         if not op.writes or known.name in ("store", "barrier"):
             return
-        at = known.slots.index("pad" if known.name in ("load", "loadm") else "dst")
+        at = known.slots.index("pad" if known.name in _LOADS else "dst")
         if at in op.per_core:
             return
         address, kind = fields[at], FLOATS
-        if known.name in ("load", "loadm"):
+        if known.name in _LOADS:
             size, kind = fields[4], input_kind(32 * fields[1] + fields[2])
             if fields[5] > 1 and fields[SLOTS + 3] == size:
                 size *= fields[5]
@@ -302,6 +327,8 @@ class _Builder:
             name = pick.choices(self.names, self.weights)[0]
             if depth and name in ("foreign", "barrier"):
                 continue
+            if name == "loadx" and not self._tables(items, fresh=depth > 0):
+                continue
             count -= self.add(name, items, turns)
 
     def _loop(self, items: list[Item], count: int, depth: int) -> int:
@@ -321,7 +348,10 @@ class _Builder:
         pick, items, fault_core = self.pick, list[Item](), 0
         self._begin(items)
         self._fill(items, pick.randint(8, 50), 0, 1)
-        if fault in FOOTPRINT_CAUSES:
+        if fault == 2 and pick.random() < 0.3:
+            at = pick.randint(0, len(items))
+            items[at:at] = wrong_page(pick, self.moves, self.memory)
+        elif fault in FOOTPRINT_CAUSES:
             wrong: Item = wrong_operation(fault, pick, self.draw, self.chip, self.memory.limits)
             alone = BY_OPCODE[wrong.opcode].name != "exch"  # which every core must come to
             if alone and self.chip.cores > 1 and pick.random() < 0.3:
@@ -358,4 +388,5 @@ class _Builder:
         dram = np.full(self.dram_bytes, self.seed & 0xFF, np.uint8)
         base = self.windows[self.input][0]
         dram[base : base + INPUT_BYTES] = input_bytes(self.seed)
+        dram[base + INPUT_BYTES :][:TABLE_BYTES] = table_bytes(self.seed)
         return dram

@@ -15,8 +15,10 @@ from mellivora.isa.encoding import (
     SLOTS,
 )
 from mellivora.isa.footprint import footprint
-from mellivora.isa.random_programs.operation import Item, Loop, Operation, Raw, sync
+from mellivora.isa.random_programs.moves import Moves
+from mellivora.isa.random_programs.operation import Item, Loop, Memory, Operation, Raw, sync
 from mellivora.isa.random_programs.order import SPARE
+from mellivora.isa.random_programs.vectors import Impossible
 from mellivora.isa.state import Fault
 from mellivora.isa.table import BY_OPCODE
 
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
 
 FOOTPRINT_CAUSES = (2, 3, 4, 5)
 _SOURCES: dict[int, tuple[str, ...]] = {
-    2: ("load", "store"),
-    3: ("load", "store", "exch", "matmul", "vew", "vred", "vquant", "vdeq"),
-    4: ("vew", "vred", "vquant", "vdeq"),
-    5: ("matmul", "vew", "vred", "vquant", "vdeq"),
+    2: ("load", "loadx", "store"),
+    3: ("load", "loadx", "store", "exch", "matmul", "vew", "vred", "vquant", "vdeq"),
+    4: ("loadx", "vew", "vred", "vquant", "vdeq"),
+    5: (*["loadx"] * 3, "matmul", "vew", "vred", "vquant", "vdeq"),  # one field in 15 can do it
 }
 _TRIES = 400
 
@@ -68,6 +70,23 @@ def wrong_operation(
                 return op
             op.fields[at] = before
     raise AssertionError(f"no operation of cause {cause} was found")
+
+
+def wrong_page(pick: random.Random, moves: Moves, memory: Memory) -> list[Item]:
+    """Cause 2 on every core: a table of which every fourth page is wrong, and a LOADX by it."""
+    moves.tables.clear()
+    table = moves.table(wrong=True)
+    assert memory.take(table, 1, pages=True)
+    for _ in range(_TRIES):
+        try:
+            op = moves.gather()
+        except Impossible:
+            continue
+        op.fields[7] = pick.randint(4, 9)
+        pitch = op.fields[SLOTS + BY_OPCODE[op.opcode].config.index("d3")]
+        if min(op.fields[4:8]) > 0 and pitch > 0 and memory.take(op, 1):
+            return [table, op]
+    raise AssertionError("no LOADX by a wrong table was found")
 
 
 def _other(pick: random.Random, chip: ChipSpec, limits: Sequence[int], value: int) -> int:

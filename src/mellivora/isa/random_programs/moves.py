@@ -6,11 +6,20 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mellivora.isa.encoding import DRAM_UNIT_BYTES
+from mellivora.isa.encoding import DRAM_UNIT_BYTES, GATHER_PAGES
 from mellivora.isa.latency import ACCUMULATE_CYCLES
 from mellivora.isa.modes import B_DWORDS, B_SCALE_BYTES, BFormat, matmul_mode, passes
 from mellivora.isa.random_programs.operation import Operation, make
-from mellivora.isa.random_programs.shapes import BYTES, INPUT_BYTES, SCALES, Room, size
+from mellivora.isa.random_programs.shapes import (
+    BYTES,
+    INPUT_BYTES,
+    MOST_PAGE,
+    SCALES,
+    TABLE_ENTRIES,
+    WRONG_ENTRIES,
+    Room,
+    size,
+)
 from mellivora.isa.random_programs.vectors import Impossible, garbage
 
 if TYPE_CHECKING:
@@ -58,6 +67,7 @@ class Moves:
         self.input, self.output = windows
         self.area = area
         self.sums: list[tuple[int, int, int]] = []  # row, rows and columns of earlier results
+        self.tables: list[tuple[int, int]] = []  # address and entries of page tables
 
     # ------------------------------------------------------------------------------ DMA
 
@@ -119,13 +129,55 @@ class Moves:
         if pad is None:
             raise Impossible
         window, total = (self.output, self.area) if own else (self.input, INPUT_BYTES)
-        op = make(name, [window, *self._far(counts, far, 0, total), pad, *counts], far + near)
+        config = [*far, *near, garbage(self.pick)]
+        op = make(name, [window, *self._far(counts, far, 0, total), pad, *counts], config)
         if own and self.chip.cores > 1:
             op.per_core[1] = self.area // DRAM_UNIT_BYTES
         return op
 
+    def table(self, *, wrong: bool = False) -> Operation:
+        """A LOAD of page numbers; some of them wrong."""
+        pick = self.pick
+        entries = WRONG_ENTRIES if wrong else pick.choice((1, 2, 3, pick.randint(4, 20), 70))
+        first = TABLE_ENTRIES if wrong else pick.randint(0, TABLE_ENTRIES - entries)
+        pad = self.room.place(4 * entries, align=4)
+        if pad is None:
+            raise Impossible
+        place = INPUT_BYTES + 4 * first
+        far = [place // DRAM_UNIT_BYTES, place % DRAM_UNIT_BYTES]
+        self.tables.append((pad, entries))
+        return make("load", [self.input, *far, pad, 4 * entries, 1, 1, 1], [0] * 6)
+
+    def gather(self, *, foreign: bool = False) -> Operation:
+        """A LOADX of pages by a table that has been loaded."""
+        pick, counts = self.pick, self.counts()
+        if min(counts) <= 0:
+            return self._empty("loadx", counts)
+        if not self.tables:
+            raise Impossible
+        at, entries = pick.choice(self.tables)
+        counts[3] = min(counts[3], entries)
+        if entries >= GATHER_PAGES and pick.random() < 0.5:
+            burst = self.chip.dram_burst_bytes
+            counts = [pick.randint(1, burst), 1, 1, GATHER_PAGES - pick.randrange(2)]
+        far, near = self._joined(counts) or (
+            self._source_strides(counts),
+            strides_apart(pick, counts),
+        )
+        far[2] = self.chip.dram_burst_bytes * pick.choice((0, 1, 1, 1, 2, 4))
+        pad = self.room.place(extent(counts, near))
+        if pad is None:
+            raise Impossible
+        total = self.area * self.chip.cores if foreign else INPUT_BYTES
+        place = self._far([*counts[:3], MOST_PAGE + 1], far, 0, total)
+        table = at + 4 * pick.randint(0, entries - counts[3])
+        window = self.output if foreign else self.input
+        return make("loadx", [window, *place, pad, *counts], [*far, *near, table])
+
     def foreign(self, name: str) -> Operation:
         """From anywhere in the output window: other cores' bytes too."""
+        if name == "loadx":
+            return self.gather(foreign=True)
         counts = self.counts()
         if min(counts) <= 0:
             raise Impossible
@@ -134,7 +186,7 @@ class Moves:
         if pad is None:
             raise Impossible
         place = self._far(counts, far, 0, self.area * self.chip.cores)
-        return make(name, [self.output, *place, pad, *counts], far + near)
+        return make(name, [self.output, *place, pad, *counts], [*far, *near, garbage(self.pick)])
 
     def store(self) -> Operation:
         """To this core's own part of the output window."""
@@ -158,7 +210,7 @@ class Moves:
     def _empty(self, name: str, counts: list[int]) -> Operation:
         """A transfer of no bytes: nothing else of it is looked at."""
         return make(name, [*(garbage(self.pick) for _ in range(4)), *counts],
-                    [garbage(self.pick) for _ in range(6)])  # fmt: skip
+                    [garbage(self.pick) for _ in range(7)])  # fmt: skip
 
     def exchange(self) -> Operation:
         """Parts beside the source, or each core's own part in place."""

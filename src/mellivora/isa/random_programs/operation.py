@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Box = tuple[int, int]
 """[first, past the last) of bytes that may be touched; DRAM windows lie above all of a core."""
 DRAM_BOX, WINDOW_BOX = 1 << 40, 1 << 36
+_LOADX = BY_NAME["loadx"].opcode
 
 
 @dataclass(slots=True)
@@ -92,16 +93,25 @@ def sync(engine: int) -> Operation:
     return Operation(SYNC_OPCODE[engine + LOAD], [0] * (2 * SLOTS))
 
 
+_WRITTEN, _PAGES = 1, 2
+
+
 class Memory:
-    """What has been written on each core, and the law: an operation is taken or it is not."""
+    """What has been written on each core, and the law: an operation is taken or it is not.
+
+    A byte is 0, written, or one of page numbers, which alone may be LOADX's table.
+    """
 
     def __init__(self, chip: ChipSpec, limits: Sequence[int]) -> None:
         self.chip, self.limits = chip, list(limits)
         self.pads = [bytearray(chip.sram_bytes) for _ in range(chip.cores)]
         self.accumulators = [bytearray(chip.accumulator_bytes) for _ in range(chip.cores)]
 
-    def take(self, op: Operation, turns: int) -> bool:
-        """Note the operation's bytes if it is legal, reads only what is written, and streams."""
+    def take(self, op: Operation, turns: int, *, pages: bool = False) -> bool:
+        """Note the operation's bytes if it is legal, reads only what is written, and streams.
+
+        pages: what it writes are page numbers.
+        """
         found: list[tuple[int, Footprint]] = []
         varies_by_turn = turns if op.per_turn else 1
         cores = range(self.chip.cores)
@@ -114,7 +124,7 @@ class Memory:
                     return False
                 if order_matters(row, one, core_id=core, cores=self.chip.cores):
                     return False
-                if not self._written(core, one):
+                if not self._written(core, one, table=op.opcode == _LOADX):
                     return False
                 found.append((core, one))
         for core, one in found:
@@ -123,11 +133,18 @@ class Memory:
                 if address >= ACCUMULATOR_BASE:
                     address, memory = address - ACCUMULATOR_BASE, self.accumulators[core]
                 for at in range(address, address + rows * stride, stride):
-                    memory[at : at + size] = b"\1" * size
+                    memory[at : at + size] = bytes([_PAGES if pages else _WRITTEN]) * size
         _boxes(op, [one for _, one in found])
         return True
 
-    def _written(self, core: int, one: Footprint) -> bool:
+    def pages_at(self, address: int, entries: int) -> bool:
+        """Page numbers are there, on every core."""
+        size = 4 * entries
+        return all(pad.count(_PAGES, address, address + size) == size for pad in self.pads)
+
+    def _written(self, core: int, one: Footprint, *, table: bool) -> bool:
+        if table:
+            return all(self.pages_at(at, size // 4) for at, _, size, _ in one.reads)
         for address, rows, size, stride in one.reads:
             memory = self.pads[core]
             if address >= ACCUMULATOR_BASE:

@@ -17,6 +17,10 @@ _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 6
 FLOATS, SCALES, BYTES = "f", "e", "b"
 """What a stretch of memory is best read as; anything may be read as anything."""
 INPUT_BYTES = 4096
+MOST_PAGE = 11
+TABLE_ENTRIES, WRONG_ENTRIES = 96, 32
+"""INT32 page numbers behind the input: up to MOST_PAGE, then some of which a few are wrong."""
+TABLE_BYTES = 4 * (TABLE_ENTRIES + WRONG_ENTRIES)
 _SPECIAL = np.array(
     [0, -0.0, np.inf, -np.inf, np.nan, 1e-40, -1e-45, 3e38, -3e38, 1, 0.5, 2**-126], np.float32
 )
@@ -55,6 +59,15 @@ def input_bytes(seed: int) -> npt.NDArray[np.uint8]:
     special[at] = _SPECIAL[rng.integers(0, _SPECIAL.size, at.size)]
     out[3 * quarter :] = special.view(np.uint8)
     return out
+
+
+def table_bytes(seed: int) -> npt.NDArray[np.uint8]:
+    """TABLE_BYTES of page numbers; of the last WRONG_ENTRIES every fourth is no page."""
+    rng = np.random.Generator(np.random.PCG64([seed, 1]))
+    pages = rng.integers(0, MOST_PAGE + 1, TABLE_ENTRIES + WRONG_ENTRIES).astype("<i4")
+    wrong = np.array([-1, -(1 << 31), (1 << 31) - 1, 1 << 16], "<i4")
+    pages[TABLE_ENTRIES::4] = rng.permutation(np.resize(wrong, WRONG_ENTRIES // 4))
+    return pages.view(np.uint8)
 
 
 def input_kind(offset: int) -> str:
