@@ -8,12 +8,14 @@ from amaranth.hdl import Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from tests.rtl.test_matrix_column import operands_of, signed_bytes
 
 from mellivora.errors import HostError
 from mellivora.rtl.blocks import shared_modules
 from mellivora.rtl.dot32 import DOT32, pair_sums
 from mellivora.rtl.gate_level import GateLevel
 from mellivora.rtl.liberty import read_library
+from mellivora.rtl.matrix_column import COLUMN_STAGES, MATRIX_COLUMN, Accumulate
 from mellivora.rtl.matrix_lane import MatrixLane
 from mellivora.rtl.pipeline import register
 from mellivora.rtl.sharing import share
@@ -214,6 +216,13 @@ def test_bad_verilog_is_an_error_with_yosys_words():
     assert "syntax error" in error.value.given
 
 
+@pytest.fixture(scope="module")
+def column():
+    """Flat modules of one recipe: quick, and all kinds of sums are in it."""
+    create = MATRIX_COLUMN.create
+    return synthesise(create(), liberty=LIBRARY, keep=shared_modules(create()), recipes=["shallow"])
+
+
 def test_dot32_keeps_its_bits_and_its_clock(rng):
     """In ASAP7 where its library is found, else in the tiny one."""
     result = synthesise(DOT32.create(), liberty=LIBRARY)
@@ -225,6 +234,29 @@ def test_dot32_keeps_its_bits_and_its_clock(rng):
     np.testing.assert_array_equal(to_int(out), (a * b).sum(axis=1) + offset)
     if LIBRARY is not TINY:
         assert result.longest_path_ps <= CLOCK_PS
+
+
+@pytest.mark.parametrize("mode", Accumulate, ids=lambda mode: mode.name)
+def test_a_column_keeps_its_bits(mode, column, corners, rng):
+    """Booth's digits, sums with signs and carries, shared rows: 640 steps. Operands are held for as
+    long as an OFFSET step takes, since what registers begin with may be one."""
+    operands = operands_of(640, corners, rng)
+    b, offset = signed_bytes(operands["a"], operands["b"])
+    words = {name: operands[name].view(np.uint32) for name in ("acc", "sa", "sb", "minimum")}
+    shown = run(
+        column,
+        LIBRARY,
+        COLUMN_STAGES[Accumulate.OFFSET],
+        mode=to_bits(np.full(640, mode), 2),
+        a=to_bits(operands["a"], 9),
+        pairs=to_bits(pair_sums(operands["a"]), 10),
+        b=to_bits(b, 8),
+        offset=to_bits(offset, 23),
+        a_sum=to_bits(operands["a"].sum(axis=1), 14),
+        **{name: to_bits(word.astype(np.int64), 32) for name, word in words.items()},
+    )["q"]
+    expected = MATRIX_COLUMN.compute(mode, **operands)
+    np.testing.assert_array_equal(to_int(shown).astype(np.uint32), expected)
 
 
 FULL = find_liberty("asap7_rvt_tt_full_slim")
