@@ -19,8 +19,10 @@ def wire(m: Module, value: ValueLike, name: str) -> Signal:
 
 
 def register(m: Module, value: ValueLike, name: str, *, stages: int = 1) -> Value:
-    """The value, `stages` cycles later."""
+    """The value, `stages` cycles later; of no bits, itself: Verilog has no signal of none."""
     value = Value.cast(value)
+    if not len(value):
+        return value
     for _ in range(stages):
         signal = Signal(value.shape(), name=name, reset_less=True)
         m.d.sync += signal.eq(value)
