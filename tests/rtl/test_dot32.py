@@ -53,15 +53,20 @@ def test_dot_bits(codes, simulation, same_bits, rng):
 
 
 def test_sum_bits(codes, simulation, same_bits, rng):
-    """128 and any zero point of 9 bits off each b: the greatest offset needs all of its bits."""
+    """Zero points of a's bytes; 128 and any zero point of 9 bits off each b: the greatest offset
+    needs all of its bits."""
     a, _ = codes
+    zero = np.zeros(len(a), int)
+    a[len(a) // 2 :] &= 255  # unsigned bytes
+    zero[len(a) // 2 :] = rng.integers(0, 256, len(a) - len(a) // 2)
     factor = rng.integers(-255, 128 + 256 + 1, len(a))
     factor[:2] = 128 + 256
     out = simulation(SUM32).results(
-        SUM32.stages, late={"factor": 1}, a=pack(a, CODE_BITS), factor=factor
+        SUM32.stages, late={"factor": 1}, a=pack(a, CODE_BITS), zero=zero, factor=factor
     )
-    same_bits(signed(out["total"], SUM_BITS), SUM32.compute(a))
-    same_bits(signed(out["offset"], DOT_BITS), SUM32.compute(a) * factor)
+    expected = SUM32.compute(a, zero)
+    same_bits(signed(out["total"], SUM_BITS), expected)
+    same_bits(signed(out["offset"], DOT_BITS), expected * factor)
     assert factor.max() < 1 << FACTOR_BITS - 1
 
 
@@ -74,7 +79,7 @@ def test_cycles(simulation, changes_at):
         late = {"offset": OFFSET_STAGE}
         pair = (32, after)
         changes_at(simulation(DOT32), DOT32.stages, first, first | change, "dot", pair, late)
-    sim, first = simulation(SUM32), {"a": ones, "factor": 1}
+    sim, first = simulation(SUM32), {"a": ones, "zero": 0, "factor": 1}
     changes_at(sim, SUM32.stages, first, first | {"a": twos}, "total", (32, 64))
     late = {"factor": 1}
     changes_at(sim, SUM32.stages, first, first | {"factor": 2}, "offset", (32, 64), late)

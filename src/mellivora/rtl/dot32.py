@@ -72,12 +72,13 @@ class Dot32(wiring.Component):
 
 
 class Sum32(wiring.Component):
-    """total = sum of a[i], offset = factor * total, after 2 cycles; one serves all columns.
+    """total = sum of a[i] - zero, offset = factor * total, after 2 cycles; one serves all columns.
 
     factor: is due a cycle after a.
     """
 
     a: In(CODES)
+    zero: In(signed(CODE_BITS))
     factor: In(signed(FACTOR_BITS))
     total: Out(signed(SUM_BITS))
     offset: Out(signed(DOT_BITS))
@@ -88,7 +89,7 @@ class Sum32(wiring.Component):
         halves: list[Value] = []
         for start in (0, BLOCK // 2):
             codes = [self.a[i].as_signed() for i in range(start, start + BLOCK // 2)]
-            total = sum(codes[1:], codes[0])[: SUM_BITS - 1].as_signed()
+            total = sum(codes, -(self.zero << 4))[: SUM_BITS - 1].as_signed()
             halves.append(register(m, total, f"half_{start}"))
         total = (halves[0] + halves[1])[:SUM_BITS].as_signed()
         products = [half * self.factor for half in halves]  # not of the total, which comes late
@@ -112,9 +113,9 @@ def pair_sums(a: npt.ArrayLike) -> npt.NDArray[np.int64]:
     return codes[..., 0::2] + codes[..., 1::2]
 
 
-def sum32(a: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """int64 [...] of integers [..., 32]."""
-    return np.asarray(a, np.int64).sum(axis=-1)
+def sum32(a: npt.ArrayLike, zero: npt.ArrayLike = 0) -> npt.NDArray[np.int64]:
+    """int64 [...] of integers [..., 32], and [...]."""
+    return np.asarray(a, np.int64).sum(axis=-1) - BLOCK * np.asarray(zero, np.int64)
 
 
 DOT32 = Primitive(name="dot32", compute=dot32, create=Dot32, stages=2)

@@ -143,7 +143,8 @@ class MatrixEngine(wiring.Component):
         zero = Mux(op.integer, op.b_zero[:CODE_BITS], 0).as_signed()
         factor = Signal(signed(FACTOR_BITS), reset_less=True)
         with m.If(control.swap):
-            m.d.sync += factor.eq(Mux(control.is_signed, 0, 1 << B_BITS - 1) - zero)
+            shown_less = Mux(control.is_signed, 0, 1 << B_BITS - 1)
+            m.d.sync += factor.eq(Mux(sequencer.refill, 0, shown_less - zero))
         a = self._operand_a(m, op, sequencer, addresses, factor)
         source = self._accumulators(m, op, step, mode)
         results = []
@@ -209,11 +210,12 @@ class MatrixEngine(wiring.Component):
         groups = [self.a.data.word_select(g, bits) for g in range(len(SIX_ORDER))]
         six = [groups[SIX_ORDER.index(g)] for g in range(len(SIX_ORDER))]
         held = wire(m, Mux(op.format == BFormat.MXFP6, Cat(six), Cat(groups)), "a_bytes")
-        codes, values = [], []
+        codes, values, bytes_of_a = [], [], []
         for i in range(BLOCK):
             byte = held.word_select(i, 8)
             code = Signal(CODE_BITS, name=f"a_{i}", reset_less=True)
-            value = (Cat(byte, byte[7] & ~unsigned).as_signed() - zero)[:CODE_BITS]
+            bytes_of_a.append(wire(m, Cat(byte, byte[7] & ~unsigned).as_signed(), f"byte_{i}"))
+            value = (bytes_of_a[-1] - zero)[:CODE_BITS]
             values.append(wire(m, Mux(refill, 0, value)[:CODE_BITS].as_signed(), f"value_{i}"))
             with m.If(row):
                 m.d.sync += code.eq(values[-1])
@@ -232,7 +234,7 @@ class MatrixEngine(wiring.Component):
             power.shift.eq(Mux(unit, 0, shift)),
         ]
         m.submodules.a_sum = a_sum = Sum32()
-        m.d.comb += [a_sum.a.eq(Cat(values)), a_sum.factor.eq(factor)]
+        m.d.comb += [a_sum.a.eq(Cat(bytes_of_a)), a_sum.zero.eq(zero), a_sum.factor.eq(factor)]
         early = CODES_AT - READ_CYCLES  # the sum begins with what the codes' registers take
         return _OperandA(
             codes=Cat(codes),
