@@ -10,7 +10,9 @@ from mellivora import cli
 from mellivora.errors import SpecError
 from mellivora.rtl import fpga, primitive
 from mellivora.rtl.banked_memory import BankedMemory
+from mellivora.rtl.core import scratchpad
 from mellivora.rtl.fpga import AVAILABLE, Cells, cells, place_and_route, refuse
+from mellivora.spec import load_chip
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,21 @@ def test_a_memory_of_many_ports_is_refused_with_the_numbers():
         place_and_route(memory)
     assert error.value.code == "MV0123"
     assert "2 banks of 32 x 32 bits with 2 read and 1 write ports" in str(error.value)
+
+
+def test_a_whole_chip_is_refused_with_the_numbers(capsys):
+    """`nano`: 8 banks of 64 KiB of scratchpad, a copy for each pair of reader and writer."""
+    memory = scratchpad(load_chip("nano"))
+    memory._MustUse__used = True  # asked for its ports
+    reads, writes = len(memory.reads), len(memory.writes)
+    mbit = 65536 * 8 * reads * writes / 1e6
+    assert cli.main(["rtl", "fpga", "--chip", "nano", "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "MV0123"
+    ports = f"{reads} read and {writes} write ports"
+    assert f"8 banks of 256 x 256 bits with {ports}" in error["given"]
+    assert f"{mbit:.1f} Mbit of 3.8" in error["given"]
+    assert "2 banks of 32 x 256 bits" in error["given"], "the accumulators"
 
 
 def test_a_block_without_a_path_between_registers_has_no_clock():

@@ -269,17 +269,19 @@ def _check_block(name: str | None) -> None:
 
 def _fpga(args: argparse.Namespace) -> dict[str, Any]:
     from mellivora.rtl.blocks import BLOCKS, shared_modules
-    from mellivora.rtl.chip import Chip
+    from mellivora.rtl.chip_text import chip_rtlil, top_name
     from mellivora.rtl.fpga import AVAILABLE, DEVICE, place_and_route
 
     _check_block(args.block)
     chip, progress = _chip(args), Progress()
     name = args.block or f"chip {chip.name}"
     progress.say(f"placing {name}")
-    part = BLOCKS[args.block][0](chip) if args.block else Chip(chip)
-    result = place_and_route(
-        part, keep=shared_modules(part), target_mhz=args.target_mhz, seed=args.seed
-    )
+    aim: dict[str, Any] = {"target_mhz": args.target_mhz, "seed": args.seed}
+    if args.block:
+        part = BLOCKS[args.block][0](chip)
+        result = place_and_route(part, keep=shared_modules(part), **aim)
+    else:
+        result = place_and_route(chip_rtlil(chip), top=top_name(chip), **aim)
     progress.clear()
     print(f"{name} on an {DEVICE}: {result.fmax_mhz:.1f} MHz")
     for kind, count in result.used.items():

