@@ -99,10 +99,10 @@ def cxxrtl(design: Any, chip: ChipSpec, *, wave: bool) -> str:
 def verilator(design: Any, chip: ChipSpec) -> str:
     """The same for a model that Verilator made, its modules not inlined, of prefix VERILATED."""
     head = [f'#include "{VERILATED}{end}.h"' for end in ("", "___024root", "__Syms")]
+    place = f"top.rootp->vlSymsp->TOP__{design.module_name}__core_"
     words = {
-        key: f"top.rootp->vlSymsp->TOP__{design.module_name}__core_{key[1]}__{key[0]}"
-        f"__bank_{key[2]}.__PVT__data[row].m_storage"
-        for key in _banks(design, chip)
+        (memory, core, bank): f"{place}{core}__{memory}__bank_{bank}.__PVT__data[row].m_storage"
+        for memory, core, bank in _banks(design, chip)
     }
     names = _Names(
         head,
@@ -111,7 +111,7 @@ def verilator(design: Any, chip: ChipSpec) -> str:
         {name: f"&top.{name.replace('__', '___05F')}" for name, _, _ in ports(design)},
         words,
         {},
-        {core: [] for core in range(chip.cores)},
+        {core: [] for core in range(chip.cores)},  # Verilator keeps no port's value
     )
     return _text(design, chip, names)
 

@@ -67,17 +67,20 @@ def lint(text: str, top: str) -> list[str]:
     return found or ([] if done.returncode == 0 else [done.stderr.strip() or "no output"])
 
 
-def verilated(chip: ChipSpec | str, *, text: str | None = None) -> ChipSimulation:
+def verilated(
+    chip: ChipSpec | str, *, text: str | None = None, ecc: bool = False
+) -> ChipSimulation:
     """The chip's Verilog as Verilator simulates it, from the cache where it is.
 
-    text: the Verilog, if it is there already. Raises HostError MV0921 (no compiler), MV0922
-    (compilation failed), MV0924 (no Verilator), and what `Chip` raises.
+    text: the Verilog, if it is there already. ecc: a scratchpad with SECDED; what reads take is not
+    watched here. Raises HostError MV0921 (no compiler), MV0922 (compilation failed), MV0924 (no
+    Verilator), and what `Chip` raises.
     """
     spec = load_chip(chip) if isinstance(chip, str) else chip
     path, version = compiler()
-    design = Chip(spec)
+    design = Chip(spec, ecc=ecc)
     design._MustUse__used = True  # asked for its names; its text may be there
-    text = text or verilog_of(chip_rtlil(spec), top_name(spec))
+    text = text or verilog_of(chip_rtlil(spec, ecc=ecc), top_name(spec))
     sources = text, chip_names.verilator(design, spec) + DRIVER.read_text("utf-8")
     facts = (*sources, _verilator("--version", cwd=".").stdout, version, *OPTIONS, *FLAGS)
     digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:24]
@@ -88,7 +91,7 @@ def verilated(chip: ChipSpec | str, *, text: str | None = None) -> ChipSimulatio
             fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one builds, the rest wait
             if not target.exists():
                 _build(path, design.module_name, sources, target)
-    return ChipSimulation(ctypes.CDLL(str(target)), spec)
+    return ChipSimulation(ctypes.CDLL(str(target)), spec, ecc=ecc)
 
 
 def _build(path: str, top: str, sources: tuple[str, str], target: Path) -> None:
