@@ -57,7 +57,7 @@ class LoadEngine(wiring.Component):
         m.submodules.issue = issue = DmaIssue(self.chip)
         m.submodules.flight = flight = DmaFlight(self.chip.outstanding_transfers)
         m.submodules.walker = walker = DmaWalker(self.chip)
-        m.submodules.pages = pages = PageTable(self.chip)
+        m.submodules.page_table = pages = PageTable(self.chip)
         is_sync, is_gather = Signal(), Signal()
         m.d.comb += [
             is_sync.eq(self.op.opcode == BY_NAME["lsync"].opcode),
