@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out, connect
 from tests.rtl.bench_front import Memories
 
 from mellivora.isa.encoding import SLOTS
+from mellivora.isa.table import BY_NAME
 from mellivora.rtl.fault_record import RECORD
 from mellivora.rtl.front import EVENTS, NAMES, Front
 from mellivora.rtl.interfaces import END, engine_signature
@@ -24,7 +25,7 @@ class TimedEngine(wiring.Component):
     """An engine of 0002-timing: roles COMPUTE, COLLECTIVE (of one core), ORDER and TRANSFER.
 
     A transfer has one burst, which DRAM gives at once: it ends `latency` + 1 after its issue, and
-    never before those before it.
+    never before those before it. A LOADX starts when they have ended.
     """
 
     def __init__(self, most: int) -> None:
@@ -50,7 +51,8 @@ class TimedEngine(wiring.Component):
             *(fresh.end[name].eq(op[name]) for name in ("post0", "post1", "pc", "sequence")),
             fresh.left.eq(cost - 1 + Mux(role == Role.TRANSFER, self.latency + 1, 0)),
         ]
-        room = Mux(role == Role.COLLECTIVE, ~flight[0].end.valid, ~flight[-1].end.valid | ~flies)
+        after = (role == Role.COLLECTIVE) | (op.opcode == BY_NAME["loadx"].opcode)
+        room = Mux(after, ~flight[0].end.valid, ~flight[-1].end.valid | ~flies)
         m.d.comb += port.ready.eq((held == 0) & room & ~faulty)
         with m.If(port.start):
             m.d.sync += held.eq(cost - 1)

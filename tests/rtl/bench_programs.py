@@ -7,6 +7,7 @@ from tests.rtl.bench_front import filling
 from mellivora.isa import BY_NAME, Word, control, encode
 from mellivora.isa.encoding import (
     ENGINES,
+    GATHER_PAGES,
     LOAD,
     R_GAP,
     R_OPCODE,
@@ -36,28 +37,37 @@ def built(size):
     return chip, build(FrontBench(chip))
 
 
-def operation_word(engine, role, cost, *, waits=(0, 0), posts=(0, 0), cause=0, register=False):
-    """An operation of the timed engines; its cost is an immediate, or in register 10 + cost."""
+def operation_word(
+    engine, role, cost, *, waits=(0, 0), posts=(0, 0), cause=0, register=False, pages=0
+):
+    """An operation of the timed engines; its cost is an immediate, or in register 10 + cost.
+
+    pages: it is a LOADX of so many.
+    """
     slots = [0] * 8
     slots[ROLE], slots[FAULT_AT] = int(role), cause
     slots[COST] = REGISTER_FLAG | 10 + cost if register else cost
     opcode = SYNC_OPCODE[LOAD + engine]
     if role == Role.TRANSFER:
-        opcode = BY_NAME[NAMES[engine]].opcode
+        opcode = BY_NAME["loadx" if pages else NAMES[engine]].opcode
+        slots[4:] = [1, 1, 1, pages]
     if role == Role.COLLECTIVE:
         opcode = BY_NAME["barrier"].opcode
     return Word(opcode, *waits, *posts, tuple(slots))
 
 
 def random_operation(rng, tokens, *, shared, lively, real=False):
-    """real: LOAD and STORE take the cycles that instructions have."""
-    engine = int(rng.integers(0, 4))
+    """real: LOAD and STORE take the cycles that instructions have; there are LOADXs."""
+    engine, pages = int(rng.integers(0, 4)), 0
     role, cost = Role.COMPUTE, int(rng.choice([1, 2, 3, int(rng.integers(1, 40))]))
     if engine in (LOAD_, STORE_):
         role = Role(rng.choice([Role.ORDER, Role.TRANSFER], p=[0.4, 0.6]))
         cost = int(rng.choice([1, 2, 6, int(rng.integers(1, 30))]))
         if real:
             cost = SYNC_CYCLES if role == Role.ORDER else DMA_ISSUE_CYCLES
+            if (engine, role) == (LOAD_, Role.TRANSFER) and rng.random() < 0.3:
+                pages = int(rng.choice([1, 2, 31, GATHER_PAGES]))
+                cost += pages
     if engine == STORE_ and rng.random() < 0.15:
         role = Role.COLLECTIVE
     waits, posts = [0, 0], [0, 0]
@@ -76,7 +86,9 @@ def random_operation(rng, tokens, *, shared, lively, real=False):
         if s:
             tokens[s] = tokens.get(s, 0) + 1
     register = cost < COSTS and rng.random() < 0.3
-    return operation_word(engine, role, cost, waits=waits, posts=posts, register=register)
+    return operation_word(
+        engine, role, cost, waits=waits, posts=posts, register=register, pages=pages
+    )
 
 
 def random_program(rng, *, shared=None, real=False):
@@ -111,6 +123,7 @@ def lowered(code):
         table[name] = rows[:, at]
     table["engine"] = ENGINE_OF[rows[:, R_OPCODE]] - LOAD
     table["bursts"] = table["role"] == Role.TRANSFER
+    table["after"] = rows[:, R_OPCODE] == BY_NAME["loadx"].opcode
     return table, rows, sequencer.gap
 
 

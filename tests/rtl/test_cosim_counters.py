@@ -9,12 +9,13 @@ from mellivora.sim.timing import simulate
 from mellivora.spec import load_chip
 
 TEXT = """
-lcfg 64 0 0 64 0 0 0
+lcfg 64 0 64 64 0 64 256
 scfg 64 0 0 64 0 0
 vcfg 32 32 32 32 0 0 0
-loop 6 8
+loop 6 9
 load 0 0 0 0x100 64 4 1 1 !1
 load 0 64 0 0x400 64 3 1 1 !1
+loadx 0 0 0 0x600 64 1 1 3
 vew 0 256 1024 0 8 8 1 0 ?1 ?1 !2
 matmul 0 256 1024 1536 4 2 8 0x50 !4
 store 0 128 0 0 64 2 1 1 ?2
@@ -37,6 +38,6 @@ def test_every_counter():
     got = {name: int(values[0]) for name, values in run.registers.items()}
     check_counters(got, result, 0)
     assert got["dram_reads"] + got["dram_writes"] == result.work.bursts
-    assert got["dram_reads"] == 6 * 7
+    assert got["dram_reads"] == 6 * (7 + 3)
     assert got["control_waits"] > 0
     assert got["fault_cause"] == 0
