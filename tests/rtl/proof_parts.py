@@ -3,14 +3,15 @@
 import importlib.util
 import inspect
 
+import pytest
 from amaranth.hdl import Assert, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In
 
 from mellivora.rtl.proofs import memory_word, registers
 
 
-def mutated(module, *changes):
-    """The module again with pieces of its text replaced, each found once."""
+def mutated(module, *changes, **names):
+    """The module again with pieces of its text, each found once, and global names replaced."""
     text = inspect.getsource(module)
     for old, new in changes:
         assert text.count(old) == 1, f"{old!r} is there {text.count(old)} times"
@@ -18,7 +19,15 @@ def mutated(module, *changes):
     spec = importlib.util.spec_from_loader("mutant", loader=None)
     mutant = importlib.util.module_from_spec(spec)
     exec(compile(text, module.__file__, "exec"), mutant.__dict__)
+    assert names.keys() <= mutant.__dict__.keys()
+    mutant.__dict__.update(names)
     return mutant
+
+
+def first_two(faults):
+    """Each fault as a parameter: the first two in every run, the others by night."""
+    names = list(faults)
+    return names[:2] + [pytest.param(name, marks=pytest.mark.nightly) for name in names[2:]]
 
 
 def _inputs(component):
