@@ -1,4 +1,4 @@
-"""Chips for proofs about LOAD and STORE: a real one, and one so narrow that z3 is quick."""
+"""A chip for proofs about LOAD and STORE, so narrow that z3 is quick, and their modules for it."""
 
 from types import SimpleNamespace
 
@@ -8,9 +8,7 @@ from tests.rtl.proof_parts import mutated
 
 from mellivora.rtl import dma_issue, dma_walker
 from mellivora.rtl.interfaces import OPERATION
-from mellivora.spec import load_chip
 
-FULL = load_chip("nano")
 SMALL = SimpleNamespace(
     name="small", windows=2, sram_bytes=12, dram_burst_bytes=4, outstanding_transfers=3
 )
