@@ -31,6 +31,7 @@ GENERATORS = [
     Generator("tools.errors_page:pages"),
     Generator("mellivora.isa.manual:pages", owns=("docs/isa",)),
     Generator("mellivora.graph.page:pages"),
+    Generator("tools.area_page:pages"),
 ]
 
 

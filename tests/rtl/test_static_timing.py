@@ -77,3 +77,21 @@ def test_unate_arcs_keep_the_edges_apart():
     )
     (path,) = analyse(chain, library).paths.values()
     assert path.delay_ps == (5 + 2) + 5
+
+
+def test_paths_start_and_end_at_what_is_no_cell():
+    """A box between two inverters: one path goes into it, the next one comes out of it."""
+    around = module(
+        {
+            "a": ("INV", {"A": 2, "Y": 3}),
+            "memory": ("ram", {"address": 3, "data": 4}),
+            "b": ("INV", {"A": 4, "Y": 5}),
+        },
+        {"x": ("input", 2), "out": ("output", 5)},
+        {},
+    )
+    around["cells"]["memory"]["port_directions"] = {"address": "input", "data": "output"}
+    paths = analyse(around, read_library(TINY)).paths
+    assert paths["input to box"].end == "memory.address"
+    assert paths["input to box"].delay_ps == 5  # nothing known of what the box loads
+    assert paths["input to output"].delay_ps == 5

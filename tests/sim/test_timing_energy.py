@@ -10,9 +10,11 @@ import pytest
 from mellivora.errors import SpecError
 from mellivora.isa import assemble, resolve
 from mellivora.isa.modes import BFormat, matmul_mode
-from mellivora.sim.energy import TABLE, energy, load_figures
+from mellivora.sim.energy import TABLE, energy
 from mellivora.sim.timing import simulate
 from mellivora.spec import DRAM_KINDS, PASSES, load_chip
+from mellivora.spec.area import chip_area
+from mellivora.spec.figures import load_figures
 
 NANO = load_chip("nano")
 TEXT = f"""load 0 0 0 0 640 1 1 1 !1
@@ -22,7 +24,7 @@ halt"""
 
 
 def test_every_figure_is_a_sourced_range() -> None:
-    figures = load_figures()
+    figures = load_figures(TABLE)
     assert {f"dram_bit.{kind}" for kind in DRAM_KINDS if kind != "none"} <= set(figures)
     for name, one in figures.items():
         assert 0 < one.low <= one.value <= one.high, name
@@ -61,7 +63,8 @@ def test_a_figure_stripped_of_its_source_is_refused(tmp_path: Path) -> None:
 
 def test_counts_times_figures() -> None:
     result = simulate([resolve(assemble(TEXT), [])], NANO)
-    figures, got = load_figures(), energy(result)
+    figures, got = load_figures(TABLE), energy(result)
+    die = chip_area(NANO).total_mm2
     steps = PASSES[2] * 20 * 4 * 8  # passes, rows, blocks, columns
     expected = {
         "dram": 8 * 640 * figures["dram_bit.LPDDR5X"].value,
@@ -72,13 +75,15 @@ def test_counts_times_figures() -> None:
             + figures["matrix_scale"].value
             + 8 * figures["accumulator_byte"].value
         ),
-        "static": figures["static_mm2"].value * 10 * result.cycles * 1e-9 * 1e12,
+        "static": figures["static_mm2"].value * die.value * result.cycles * 1e-9 * 1e12,
         "exchange": 0.0,
     }
     for part, value in expected.items():
         # sums of products in another order: a few roundings of 2^-53
         assert np.isclose(got.by_part[part][0], value, rtol=1e-14, atol=0), part
     assert got.low_pj < got.pj < got.high_pj
+    most = figures["static_mm2"].high * NANO.max_die_mm2 * result.cycles * 1e-9 * 1e12
+    assert np.isclose(got.by_part["static"][2], most, rtol=1e-14, atol=0)
     assert np.isclose(sum(part[0] for part in got.by_part.values()), got.pj, rtol=1e-14, atol=0)
 
 

@@ -1,11 +1,14 @@
-"""`mellivora chip [CHIP]`: a chip's fields and every figure that follows from them."""
+"""`mellivora chip [CHIP]`: a chip's fields, every figure that follows from them, its area."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
+from mellivora.commands._models import check_output
+from mellivora.errors import UsageError
 from mellivora.spec import PASSES, ChipSpec, load_chip, preset_names
+from mellivora.spec.area import ChipArea, Range, chip_area
 from mellivora.spec.chip import GIB, KIB, MIB, rules
 from mellivora.spec.rules import show
 
@@ -18,18 +21,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--toml", action="store_true", help="print the description as TOML, to edit and use"
     )
+    parser.add_argument(
+        "--floorplan", metavar="FILE", help="draw its area to scale as SVG, by part, with mm2"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print the chip, or the presets if none is named; return the same facts."""
+    output = check_output(args.floorplan)
     if args.chip is None:
+        if output:
+            raise UsageError(
+                "MV0896",
+                "a floorplan is of one chip, and none is named",
+                given=f"--floorplan {args.floorplan}",
+                allowed="a preset or a TOML file: " + ", ".join(preset_names()),
+                hint="mellivora chip m1 --floorplan m1.svg",
+            )
         chips = [load_chip(name) for name in preset_names()]
         for chip in chips:
             print(f"{chip.name:12s} {chip.description}")
         return {"presets": {chip.name: chip.description for chip in chips}}
     chip = load_chip(args.chip)
-    print(chip.text() if args.toml else table(chip), end="")
-    return {"chip": chip.values(), "derived": derived(chip), "fingerprint": chip.fingerprint()}
+    area = chip_area(chip)
+    print(chip.text() if args.toml else table(chip) + "\n" + area_table(area), end="")
+    facts = {
+        "chip": chip.values(),
+        "derived": derived(chip),
+        "area": area_facts(area),
+        "fingerprint": chip.fingerprint(),
+    }
+    if output:
+        from mellivora.report.floorplan import svg
+
+        output.write_text(svg(chip, area), "utf-8")
+        print(f"{output}: floorplan")
+        facts["floorplan"] = str(output)
+    return facts
+
+
+def area_facts(area: ChipArea) -> dict[str, Any]:
+    """mm2 by part, each as [value, low, high]."""
+
+    def plain(one: Range) -> list[float]:
+        return [one.value, one.low, one.high]
+
+    return {
+        "total_mm2": plain(area.total_mm2),
+        "core_mm2": {name: plain(one) for name, one in area.core_mm2.items()},
+        "once_mm2": {name: plain(one) for name, one in area.once_mm2.items()},
+    }
+
+
+def area_table(area: ChipArea) -> str:
+    """The area for people: parts of a core, of all cores, and what there is once."""
+    lines = [f"{'area, mm2':26s} {'a core':>9s} {'in all':>9s}   low to high"]
+    rows = [(name, one, one * area.cores) for name, one in area.core_mm2.items()]
+    rows += [(name, None, one) for name, one in area.once_mm2.items()]
+    for name, mine, all_ in [*rows, ("total", area.one_core_mm2, area.total_mm2)]:
+        one = f"{mine.value:9.4f}" if mine else " " * 9
+        lines.append(f"  {name:24s} {one} {all_.value:9.3f}   {all_.low:.3f} to {all_.high:.3f}")
+    lines += [
+        "",
+        "Cells from our own synthesis in a predictive 7-nm library, the rest from cited figures",
+        "(spec/area_figures.toml). Not in it: host link, memory controllers, wires, clock tree.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def derived(chip: ChipSpec) -> dict[str, Any]:

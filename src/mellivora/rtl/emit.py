@@ -42,6 +42,11 @@ def rtlil(component: Any, models: dict[str, str] | None = None) -> str:
     return "".join(_TOP.sub("", done[name]) for name in sorted(done)) + top
 
 
+def module_text(component: Any) -> str:
+    """RTLIL of one module without what it shares; inside `collect`."""
+    return _TOP.sub("", _convert(component, component.module_name))
+
+
 def _convert(component: Any, name: str) -> str:
     """One module: the ports of its signature, `clk`, and `rst` where the component has_reset."""
     has_reset = getattr(component, "has_reset", False)

