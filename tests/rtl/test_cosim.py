@@ -23,8 +23,8 @@ CRASHERS = sorted((Path(__file__).parents[1] / "crashers").glob("*.mva"))
 NANO, MICRO = load_chip("nano"), load_chip("micro")
 BATCH = 250
 CHIPS = {"nano": NANO, "micro": MICRO}
-DAILY = [("nano", first) for first in range(0, 1500, BATCH)]
-DAILY += [("micro", first) for first in range(0, 500, BATCH)]
+DAILY = [("nano", first) for first in range(0, 1750, BATCH)]
+DAILY += [("micro", first) for first in range(0, 250, BATCH)]
 NIGHTLY = [("nano", first) for first in range(10_000, 47_500, 2500)]
 NIGHTLY += [("micro", first) for first in range(10_000, 22_500, 2500)]
 
