@@ -75,7 +75,7 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ("words", "code"),
     [
         (["m1", "--floorplan", "/no/such/folder/m1.svg"], "MV0830"),
-        (["--floorplan", "all.svg"], "MV0896"),
+        (["--floorplan", "all.svg"], "MV0818"),
     ],
 )
 def test_bad_input_has_a_code(words, code, capsys, tmp_path, monkeypatch):

@@ -24,8 +24,10 @@ UNITS = ("nm", "mhz", "mm2", "watts", "gbps", "bytes", "bits", "cycles", "ps", "
 COUNTS = {  # plain numbers: how many of a thing
     *("cores", "columns", "lanes", "sram_banks", "accumulator_rows", "queue_depth"),
     *("outstanding_transfers", "semaphores", "scalar_registers", "loop_levels", "windows"),
+    "places",
 }
-RULES = {"Rule", "Whole", "Real", "Text"}  # bounds of a value, in the value's own unit
+# Bounds of a value, in the value's own unit.
+RULES = {"Rule", "Whole", "Real", "Text", "Range", "Figure"}
 
 
 def has_unit(name: str) -> bool:

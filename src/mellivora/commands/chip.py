@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.chip is None:
         if output:
             raise UsageError(
-                "MV0896",
+                "MV0818",
                 "a floorplan is of one chip, and none is named",
                 given=f"--floorplan {args.floorplan}",
                 allowed="a preset or a TOML file: " + ", ".join(preset_names()),
