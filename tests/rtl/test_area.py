@@ -57,6 +57,7 @@ def counts(name):
     }
 
 
+@pytest.mark.nightly
 def test_places_are_those_of_the_rtl():
     assert standard().places["nano"] == counts("nano")
 

@@ -1,7 +1,9 @@
 """Flips of the scratchpad's stored bits in running programs, with ECC and without.
 
-The chip with ECC takes 230 s of one processor to compile for CXXRTL, so the 10,000 flips are
-nightly. With every change the same chip runs in Verilator, which compiles in 25 s and is slow.
+The chip with ECC takes 230 s of one processor to compile for CXXRTL, and half a minute for
+Verilator, where the flips of a word run: both are nightly, as the hardware tests are to take 8
+minutes. Each change runs the memory itself (`test_secded.py`, `test_banked_memory.py`), and the
+chip without ECC.
 
 What is counted: bytes that enabled reads took from the banks with a wrong bit, each as often as it
 was read, since a flip is put right on its way out and stays in the bank. A flip whose byte is
@@ -99,6 +101,7 @@ def with_ecc() -> ChipSimulation:
     return verilated(NANO, ecc=True)
 
 
+@pytest.mark.nightly
 def test_every_single_flip_of_a_word_is_corrected_and_counted(with_ecc, rng):
     run, word, stored = one_word(with_ecc, masks_of([1 << i for i in range(CODE_BITS)]), rng)
     np.testing.assert_array_equal(stored, np.broadcast_to(word, stored.shape))
@@ -107,6 +110,7 @@ def test_every_single_flip_of_a_word_is_corrected_and_counted(with_ecc, rng):
     assert run.registers["ecc_uncorrectable"][0] == 0
 
 
+@pytest.mark.nightly
 def test_every_double_flip_of_a_word_is_reported(with_ecc, rng):
     masks = masks_of([1 << a | 1 << b for a, b in combinations(range(CODE_BITS), 2)])
     run, word, stored = one_word(with_ecc, masks, rng)

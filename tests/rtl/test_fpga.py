@@ -40,12 +40,14 @@ def test_use_of_the_device(narrow):
     assert used["DSP"] == used["BRAM"] == 0
 
 
+@pytest.mark.nightly
 def test_what_is_placed_often_is_counted_often():
     whole = cells(primitive("reduce_tree").create(), keep=["reduce_node"]).logic
     one = cells(primitive("fp32_add").create()).logic
     assert whole["LUT"] > 31 * one["LUT"]
 
 
+@pytest.mark.nightly
 def test_a_multiplier_takes_dsp_blocks():
     assert cells(primitive("fp32_mul").create()).logic["DSP"] > 0
 

@@ -80,6 +80,7 @@ def test_the_parts_are_the_whole():
     assert "input to register" in alone["two"].paths  # from a leaf, which is a box
 
 
+@pytest.mark.nightly
 def test_the_ports_of_a_memory_are_the_memory():
     """Its registers are theirs: no port has any in common with another one."""
     widths = {"reads": {"a": 32, "b": 4}, "writes": {"c": 32, "d": 16}}
