@@ -19,7 +19,6 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from mellivora.rtl.memory_port import MemoryPort  # noqa: E402
 from mellivora.rtl.synthesis_tool import tool_package, tool_version  # noqa: E402
 from mellivora.rtl.watchdog import Watchdog  # noqa: E402
 from mellivora.spec import ChipSpec, load_chip  # noqa: E402
-from mellivora.spec.area_table import PARTS, TABLE  # noqa: E402
+from mellivora.spec.area_table import PARTS, TABLE, Module  # noqa: E402
 
 RECIPES = ("area", "speed")
 """Of `synth.RECIPES`: the second for blocks that miss the clock by the first."""
@@ -52,18 +51,6 @@ PART_OF = {
     "MatrixEngine": "matrix",
     "VectorEngine": "vector",
 }
-
-
-@dataclass(frozen=True)
-class Row:
-    """What synthesis says of one module, what it places left out."""
-
-    area_um2: float
-    register_um2: float
-    longest_path_ps: float
-    path_from: str
-    path_to: str
-    memory_bits: int
 
 
 @functools.cache
@@ -99,11 +86,11 @@ def measure(
     liberty: Path,
     clock_ps: float = synth.CLOCK_PS,
     recipes: Sequence[str] = RECIPES,
-) -> Row:
+) -> Module:
     """The module alone in cells, from the cache if it was ever synthesised like this."""
     file = kept(part, liberty, clock_ps, recipes)
     if file.exists():
-        return Row(**json.loads(file.read_text("utf-8")))
+        return Module(**json.loads(file.read_text("utf-8")))
     text = part.text + part.around
     result = synth.synthesise(
         text,
@@ -114,7 +101,7 @@ def measure(
         recipes=recipes,
     )
     path = result.longest
-    row = Row(
+    row = Module(
         area_um2=round(result.area_um2 or 0.0, 3),
         register_um2=round(result.register_um2 or 0.0, 3),
         longest_path_ps=round(path.delay_ps, 1) if path else 0.0,
@@ -153,7 +140,7 @@ def _toml(value: str | float | int) -> str:
     return json.dumps(value)
 
 
-def write_table(liberty: Path, chip: str, rows: dict[str, Row], where: Path = TABLE) -> None:
+def write_table(liberty: Path, chip: str, rows: dict[str, Module], where: Path = TABLE) -> None:
     """Replace rows of a library and the places of a chip; drop modules placed nowhere."""
     tree: dict[str, Any] = {"libraries": {}, "modules": {}, "places": {}}
     if where.exists():
@@ -219,9 +206,9 @@ def main() -> int:
     return 0
 
 
-def _measure_all(liberty: Path, name: str, args: argparse.Namespace) -> dict[str, Row]:
+def _measure_all(liberty: Path, name: str, args: argparse.Namespace) -> dict[str, Module]:
     clock_ps, recipes = args.clock_ps, args.recipe or RECIPES
-    rows: dict[str, Row] = {}
+    rows: dict[str, Module] = {}
     modules = {m.name: m for ms in places(load_chip(name)).values() for m, _ in ms}
     for module, part in sorted(modules.items(), key=lambda m: len(m[1].text)):
         started = time.perf_counter()

@@ -13,8 +13,6 @@ from mellivora.isa.encoding import PARAMETERS
 
 DRAM_LIMIT_BYTES = 1 << 30
 """Of a compiled program on the RTL: the image is there once for each of the machines."""
-DRAM_UNIT = 512
-"""The largest burst that a chip may have, bytes."""
 
 
 def program_of(args: argparse.Namespace, chip: Any) -> tuple[Any, Any, Any, Any, Any]:
@@ -53,7 +51,8 @@ def program_of(args: argparse.Namespace, chip: Any) -> tuple[Any, Any, Any, Any,
         memory = np.array(rows, np.int32)
         memory[:, : len(values)] = values
         windows = program.placement()
-        size_bytes = -(-sum(windows[-1]) // DRAM_UNIT) * DRAM_UNIT
+        burst = program.chip.dram_burst_bytes
+        size_bytes = -(-sum(windows[-1]) // burst) * burst
         if size_bytes > DRAM_LIMIT_BYTES:
             raise UsageError(
                 "MV0899",

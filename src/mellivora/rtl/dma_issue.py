@@ -12,13 +12,17 @@ from mellivora.isa.encoding import DRAM_UNIT_BYTES
 from mellivora.isa.latency import DMA_ISSUE_CYCLES
 from mellivora.isa.table import BY_NAME, DMA_CONFIG, DMA_SLOTS
 from mellivora.rtl.dma_walker import COUNT_BITS, LEVELS, job_layout, near_bits
-from mellivora.rtl.interfaces import ADDRESS_BITS, CAUSE_BITS, OPERATION
+from mellivora.rtl.interfaces import (
+    ADDRESS_BITS,
+    CAUSE_BITS,
+    OPERATION,
+    SCRATCHPAD_FAULT,
+    WINDOW_FAULT,
+)
 from mellivora.rtl.pipeline import wire
 
 if TYPE_CHECKING:
     from mellivora.spec import ChipSpec
-
-WINDOW_FAULT, SCRATCHPAD_FAULT = 2, 3
 
 
 class DmaIssue(wiring.Component):

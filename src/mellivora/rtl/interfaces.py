@@ -14,6 +14,7 @@ from mellivora.isa.encoding import SLOTS
 SEMAPHORE_BITS = 6
 PC_BITS = 24
 CAUSE_BITS = 4
+WINDOW_FAULT, SCRATCHPAD_FAULT, ALIGNMENT_FAULT, SHAPE_FAULT = 2, 3, 4, 5
 ADDRESS_BITS = 40
 """Of a bounds check: sums of registers and small multiples of them, signed."""
 

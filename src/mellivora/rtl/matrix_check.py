@@ -13,7 +13,13 @@ from amaranth.lib.wiring import In, Out
 from mellivora.isa.latency import MATRIX_FILL_CYCLES
 from mellivora.isa.modes import B_DWORDS, B_SCALE_BYTES, BFormat
 from mellivora.numerics import BLOCK
-from mellivora.rtl.interfaces import ADDRESS_BITS, CAUSE_BITS, OPERATION
+from mellivora.rtl.interfaces import (
+    ADDRESS_BITS,
+    CAUSE_BITS,
+    OPERATION,
+    SCRATCHPAD_FAULT,
+    SHAPE_FAULT,
+)
 from mellivora.rtl.matrix_operation import (
     UNSCALED,
     by_format,
@@ -22,10 +28,9 @@ from mellivora.rtl.matrix_operation import (
     operands,
 )
 from mellivora.rtl.pipeline import wire
-from mellivora.rtl.region_check import CHECK_CYCLES, OUTSIDE, RegionCheck
+from mellivora.rtl.region_check import CHECK_CYCLES, RegionCheck
 from mellivora.spec import ChipSpec
 
-SHAPE = 5
 INTEGERS = UNSCALED
 MULTI_SLICE = (BFormat.MX8, BFormat.ROWS)
 
@@ -83,7 +88,9 @@ class MatrixCheck(wiring.Component):
         with m.If(check.cause != 0):
             m.d.sync += cause.eq(check.cause)
         with m.If(self.fresh):
-            m.d.sync += cause.eq(Mux(shape, SHAPE, Mux(any_bytes & negative, OUTSIDE, 0)))
+            m.d.sync += cause.eq(
+                Mux(shape, SHAPE_FAULT, Mux(any_bytes & negative, SCRATCHPAD_FAULT, 0))
+            )
             with m.If(~shape & any_bytes):
                 m.d.sync += which.eq(0)
         return m

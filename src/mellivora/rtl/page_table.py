@@ -10,16 +10,24 @@ from amaranth.lib.wiring import In, Out
 
 from mellivora.isa.encoding import GATHER_PAGES
 from mellivora.isa.table import BY_NAME, DMA_SLOTS, LOAD_CONFIG
-from mellivora.rtl.dma_issue import SCRATCHPAD_FAULT, WINDOW_FAULT
 from mellivora.rtl.dma_walker import COUNT_BITS
-from mellivora.rtl.interfaces import ADDRESS_BITS, CAUSE_BITS, OPERATION, READ_CYCLES, read_port
+from mellivora.rtl.interfaces import (
+    ADDRESS_BITS,
+    ALIGNMENT_FAULT,
+    CAUSE_BITS,
+    OPERATION,
+    READ_CYCLES,
+    SCRATCHPAD_FAULT,
+    SHAPE_FAULT,
+    WINDOW_FAULT,
+    read_port,
+)
 from mellivora.rtl.pipeline import register
 
 if TYPE_CHECKING:
     from mellivora.spec import ChipSpec
 
 PAGES = range(GATHER_PAGES + 1)
-ALIGNMENT_FAULT, SHAPE_FAULT = 4, 5
 _LOW_BITS = 16
 """Of d3: the product is made in two halves."""
 

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from mellivora.isa.encoding import ACCUMULATOR_BASE
-from mellivora.rtl.interfaces import ADDRESS_BITS, CAUSE_BITS
+from mellivora.rtl.interfaces import ADDRESS_BITS, ALIGNMENT_FAULT, CAUSE_BITS, SCRATCHPAD_FAULT
 from mellivora.rtl.pipeline import register, wire
 from mellivora.spec import ChipSpec
 
@@ -13,12 +13,12 @@ CHECK_CYCLES = 3
 """From a region to its cause."""
 ROWS_MAX = (1 << 32) - 1
 """A region of more rows may be checked as one of so many: the cause is the same."""
-MISALIGNED, OUTSIDE = 4, 3
 """Causes, as `isa.footprint` raises them; the first of them that holds."""
 
 
 class RegionCheck(wiring.Component):
-    """`cause` of the region whose first cycle was CHECK_CYCLES before: 0, MISALIGNED or OUTSIDE.
+    """`cause` of the region whose first cycle was CHECK_CYCLES before: 0, or that of alignment or
+    of a place outside.
 
     rows and row_bytes: not 0. word: FP32, address and stride are multiples of 4. accumulators: the
     region may lie there. checked: `valid`, as late as the cause; without it the cause is 0.
@@ -80,7 +80,7 @@ class RegionCheck(wiring.Component):
             valid_1.eq(self.valid),
             valid_2.eq(valid_1),
             self.checked.eq(valid_2),
-            self.cause.eq(Mux(misaligned_2, MISALIGNED, Mux(outside, OUTSIDE, 0))),
+            self.cause.eq(Mux(misaligned_2, ALIGNMENT_FAULT, Mux(outside, SCRATCHPAD_FAULT, 0))),
         ]
         with m.If(~valid_2):
             m.d.sync += self.cause.eq(0)

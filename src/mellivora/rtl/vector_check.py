@@ -10,7 +10,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from mellivora.isa.modes import Deq, Func, Kind, Op, Reduce, Store
-from mellivora.rtl.interfaces import ADDRESS_BITS, CAUSE_BITS, OPERATION
+from mellivora.rtl.interfaces import ADDRESS_BITS, CAUSE_BITS, OPERATION, SHAPE_FAULT
 from mellivora.rtl.pipeline import register, wire
 from mellivora.rtl.region_check import RegionCheck
 from mellivora.rtl.sharing import share
@@ -19,7 +19,6 @@ from mellivora.rtl.vector_control import BLOCK, MX_FORMATS, PACKED, SCALED, is_i
 if TYPE_CHECKING:
     from mellivora.spec import ChipSpec
 
-SHAPE_FAULT = 5
 REGIONS = 6
 """At most: VQUANT to MX3 reads two operands and writes scales and three planes."""
 CHECK_CYCLES = 1 + 3
