@@ -13,13 +13,14 @@ from mellivora.rtl.interfaces import OPERATION
 from mellivora.rtl.matrix_operation import (
     by_format,
     by_slice,
+    codes_bytes,
     is_one_of,
     kept_operands,
     operands,
     row_rates,
 )
 from mellivora.rtl.matrix_sequencer import PHASE, STEP
-from mellivora.rtl.pipeline import wire
+from mellivora.rtl.pipeline import register, wire
 from mellivora.spec import ChipSpec
 
 
@@ -90,11 +91,11 @@ class MatrixAddresses(wiring.Component):
         m.d.comb += self.b_is_scale.eq(scaled & (step.load_index == dwords))
         to_scale = wire(m, scaled & (step.load_index == (dwords - 1)), "to_scale")
         # From a block's first dword to its scales: all dwords of all slices, less the first
-        # column's dword, more its scale.
-        all_slices = wire(m, dwords * Mux(op.format == BFormat.MX8, op.b_slices, 1), "all_slices")
-        less = op.b_plane_or_first * Mux(is_one_of(op.format, HALF), 2, 3)
-        scale_at = Signal(32)
-        m.d.sync += scale_at.eq(4 * all_slices * op.b_pitch - less)
+        # column's dword, more its scale. Two steps, done before the first load is at its scales.
+        all_bytes = register(m, codes_bytes(m, op, "codes_bytes")[:32], "all_bytes")
+        first = op.b_plane_or_first
+        less = register(m, first * Mux(is_one_of(op.format, HALF), 2, 3), "less")
+        scale_at = register(m, (all_bytes - less)[:32], "scale_at")
         slice_bytes = wire(m, Mux(rows, op.b_plane_or_first, op.b_pitch << 5), "slice_bytes")
         block_bytes = wire(m, Mux(rows, op.b_pitch << 5, op.b_block), "block_bytes")
 

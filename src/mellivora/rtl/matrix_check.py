@@ -6,12 +6,15 @@ first and the last tell all: between them lie the others.
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from mellivora.isa.latency import MATRIX_FILL_CYCLES
-from mellivora.isa.modes import B_DWORDS, B_SCALE_BYTES, BFormat
+from mellivora.isa.modes import B_SCALE_BYTES, BFormat
 from mellivora.numerics import BLOCK
 from mellivora.rtl.interfaces import (
     ADDRESS_BITS,
@@ -24,10 +27,11 @@ from mellivora.rtl.matrix_operation import (
     UNSCALED,
     by_format,
     by_slice,
+    codes_bytes,
     is_one_of,
     operands,
 )
-from mellivora.rtl.pipeline import wire
+from mellivora.rtl.pipeline import register, wire
 from mellivora.rtl.region_check import CHECK_CYCLES, RegionCheck
 from mellivora.spec import ChipSpec
 
@@ -45,8 +49,28 @@ REGION = data.StructLayout(
 )
 REGIONS = 5
 """A's first and last slice, A's scales, B's codes and scales (ROWS: first and last plane)."""
-CHECKED = 1 + REGIONS + 1 + CHECK_CYCLES
+TERMS = data.StructLayout(
+    {name: signed(ADDRESS_BITS) for name in ("base", "offset", "part", "rest")}
+)
+CHECKED = 1 + REGIONS + 2 + CHECK_CYCLES
 assert CHECKED + 1 < MATRIX_FILL_CYCLES, "no result is written before the verdict"
+
+
+@dataclass(frozen=True)
+class _Region:
+    """A region as sums of two terms: address = base + offset, row_bytes = part + rest.
+
+    mirrored: blocks that go down in memory; their mirror image goes up.
+    """
+
+    present: ValueLike
+    base: Value
+    rows: Value
+    part: Value
+    stride: Value
+    offset: ValueLike = 0
+    rest: ValueLike = 0
+    mirrored: ValueLike = 0
 
 
 class MatrixCheck(wiring.Component):
@@ -63,16 +87,39 @@ class MatrixCheck(wiring.Component):
         m = Module()
         op = operands(m, self.operation, "op")
         m.submodules.check = check = RegionCheck(self.chip)
-        which = Signal(range(REGIONS + 1), init=REGIONS)
+        which, summed = (
+            Signal(range(REGIONS + 1), init=REGIONS, name=n) for n in ("which", "summed")
+        )
+        m.d.sync += summed.eq(which)
         shape = wire(m, self._shape(op), "shape")
         any_bytes = (op.m > 0) & (op.n > 0) & (op.blocks > 0)
-        region, regions = Signal(REGION), self._regions(m, op)
+        regions = self._regions(m, op)
+
+        # Cycle 1 of a region: its sums.
+        terms = Signal(TERMS)
         with m.Switch(which):
-            for index, value in enumerate(regions):
+            for index, region in enumerate(regions):
                 with m.Case(index):
-                    m.d.comb += region.eq(value)
+                    m.d.comb += [
+                        getattr(terms, name).eq(getattr(region, name)) for name in TERMS.members
+                    ]
+        address = register(m, (terms.base + terms.offset)[:ADDRESS_BITS].as_signed(), "address")
+        row_bytes = register(m, (terms.part + terms.rest)[:ADDRESS_BITS], "row_bytes")
+
+        # Cycle 2: its mirror image, and all that is no sum.
+        end = wire(m, (address + row_bytes)[:ADDRESS_BITS], "end")
+        mirror = ~end + (self.chip.sram_bytes + 1)  # not of three terms: that would be a chain
         held = Signal(REGION)
-        m.d.sync += held.eq(region)
+        m.d.sync += [held.valid.eq(0), held.address.eq(address), held.row_bytes.eq(row_bytes)]
+        with m.Switch(summed):
+            for index, region in enumerate(regions):
+                with m.Case(index):
+                    m.d.sync += [
+                        held.valid.eq(region.present),
+                        held.rows.eq(region.rows),
+                        held.stride.eq(region.stride),
+                        held.address.eq(Mux(region.mirrored, mirror, address)),
+                    ]
         m.d.comb += [
             check.valid.eq(held.valid),
             check.address.eq(held.address),
@@ -95,7 +142,7 @@ class MatrixCheck(wiring.Component):
                 m.d.sync += which.eq(0)
         return m
 
-    def _shape(self, op: object) -> object:
+    def _shape(self, op: SimpleNamespace) -> Value:
         """As `isa.footprint` and `meaning.matmul_format` have it."""
         chip = self.chip
         unsigned, zero = op.format == BFormat.UINT8, op.b_zero
@@ -115,58 +162,48 @@ class MatrixCheck(wiring.Component):
             op.integer & Mux(unsigned, (zero < 0) | (zero > 255), (zero < -128) | (zero > 127)),
         ).any()
 
-    def _regions(self, m: Module, op: object) -> list[data.View | object]:
-        """The regions as values of REGION."""
-        rows = wire(m, op.format == BFormat.ROWS, "rows")
+    def _regions(self, m: Module, op: SimpleNamespace) -> list[_Region]:
+        """The operands stand still from `fresh` on: what B's regions need takes the cycles before
+        their turn, a register for each step."""
+        rows = op.format == BFormat.ROWS
         scaled = ~is_one_of(op.format, UNSCALED)
-        dwords = by_format(m, op.format, B_DWORDS, "dwords")
-        all_slices = wire(m, dwords * Mux(op.format == BFormat.MX8, op.b_slices, 1), "all_slices")
+        all_bytes = register(m, codes_bytes(m, op, "codes_bytes"), "all_bytes")
+        scales = register(m, op.b + all_bytes, "scales")
         scale_bytes = by_format(m, op.format, B_SCALE_BYTES, "scale_bytes")
         four = wire(m, scale_bytes == 4, "four")
-        width = wire(m, Mux(four, 2, scale_bytes), "width")
-        all_bytes = wire(m, 4 * all_slices * op.b_pitch, "all_bytes")
-
-        last_a = op.a + by_slice((op.a_slices - 1)[:2], op.a_plane)
-        a_bytes = (op.blocks * BLOCK).as_unsigned()
-        last_plane = op.b + by_slice((op.b_slices - 1)[:2], op.b_plane_or_first)
-        # A k-row of each block, then the 31 others: rows stay within 32 bits.
-        plane_bytes = (op.b_pitch * (BLOCK - 1) + op.n).as_unsigned()
-        planes = {"rows": op.blocks, "row_bytes": plane_bytes, "stride": op.b_pitch * BLOCK}
-
-        code_at = wire(m, op.b + (op.b_plane_or_first << 2), "code_at")
-        code_bytes = wire(m, all_bytes - 4 * op.b_pitch + 4 * op.n, "code_bytes")
-        scale_at = wire(m, op.b + all_bytes + width * op.b_plane_or_first, "scale_at")
-        scale_row = wire(m, width * op.n + Mux(four, 2 * op.b_pitch, 0), "scale_row")
+        width = wire(m, Mux(four, 2, scale_bytes)[:2], "width")  # 0, 1 or 2
+        less = register(m, op.n - op.b_pitch, "less")
         down = wire(m, op.b_block < 0, "down")
-        pace = wire(m, Mux(down, -op.b_block, op.b_block), "pace")
+        pace = register(m, Mux(down, -op.b_block, op.b_block), "pace")
 
-        def of_blocks(address: object, row_bytes: object) -> dict[str, object]:
-            """A region of every block. Blocks that go down: its mirror image, which goes up."""
-            return {
-                "address": Mux(down, self.chip.sram_bytes - address - row_bytes, address),
-                "rows": op.blocks,
-                "row_bytes": row_bytes[:ADDRESS_BITS],
-                "stride": pace,
-            }
-
-        def region(name: str, valid: object, **fields: object) -> data.View:
-            value = Signal(REGION, name=name)
-            m.d.comb += [value.valid.eq(valid)] + [
-                getattr(value, field).eq(number) for field, number in fields.items()
-            ]
-            return value
-
-        def either(plane_at: object, at: object, row_bytes: object) -> dict[str, object]:
-            blocks = of_blocks(at, row_bytes)
-            planes_there = {"address": plane_at, **planes}
-            return {name: Mux(rows, planes_there[name], blocks[name]) for name in blocks}
-
-        a_rows = {"rows": op.m, "stride": op.a_stride, "row_bytes": a_bytes}
-        scale_rows = {"rows": op.m, "stride": op.a_scale_stride, "row_bytes": op.blocks}
+        first = op.b_plane_or_first
+        pitches = op.b_pitch * BLOCK
+        last_plane = by_slice((op.b_slices - 1)[:2], first)
+        blocks = {
+            "rows": op.blocks,
+            "stride": Mux(rows, pitches, pace),
+            "mirrored": down & ~rows,
+        }
+        of_a = {"rows": op.m, "stride": op.a_stride, "part": op.blocks * BLOCK}
         return [
-            region("a_first", 1, address=op.a, **a_rows),
-            region("a_last", 1, address=last_a, **a_rows),
-            region("a_scales", scaled, address=op.a_scale, **scale_rows),
-            region("b_first", 1, **either(op.b, code_at, code_bytes)),
-            region("b_last", rows | scale_bytes.any(), **either(last_plane, scale_at, scale_row)),
+            _Region(1, op.a, **of_a),
+            _Region(1, op.a, **of_a, offset=by_slice((op.a_slices - 1)[:2], op.a_plane)),
+            _Region(scaled, op.a_scale, op.m, op.blocks, op.a_scale_stride),
+            # A k-row of each block, then the 31 others: rows stay within 32 bits.
+            _Region(
+                1,
+                op.b,
+                offset=Mux(rows, 0, first << 2),
+                part=Mux(rows, pitches, all_bytes),
+                rest=Mux(rows, less, less << 2),
+                **blocks,
+            ),
+            _Region(
+                rows | scale_bytes.any(),
+                Mux(rows, op.b, scales),
+                offset=Mux(rows, last_plane, by_slice(width, first)),
+                part=Mux(rows, pitches, Mux(four, 2 * op.b_pitch, 0)),
+                rest=Mux(rows, less, by_slice(width, op.n)),
+                **blocks,
+            ),
         ]

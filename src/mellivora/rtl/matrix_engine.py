@@ -200,16 +200,19 @@ class MatrixEngine(wiring.Component):
         Refilling multiplies 0 by a scale of -1: a term of -0, which changes no accumulator.
         """
         step, refill = sequencer.step, sequencer.refill
-        a_slice = register(m, step.a_slice, "a_slice", stages=READ_CYCLES)
+        early_slice = register(m, step.a_slice, "a_slice", stages=READ_CYCLES - 1)
+        a_slice = register(m, early_slice, "a_slice")
         row = register(m, step.row, "row", stages=READ_CYCLES)
+        # What changes all bytes is ready in registers when they come.
         shifted_zero = op.integer & (op.a_zero != 0)
-        unsigned = (a_slice != 0) | shifted_zero
+        unsigned = register(m, (early_slice != 0) | shifted_zero, "unsigned")
         zero = register(m, Mux(shifted_zero, op.a_zero - 1, 0)[:CODE_BITS].as_signed(), "a_zero")
         # MXFP6 comes to the columns in another order of groups; see b_unpack.
         bits = 8 * LANES
         groups = [self.a.data.word_select(g, bits) for g in range(len(SIX_ORDER))]
         six = [groups[SIX_ORDER.index(g)] for g in range(len(SIX_ORDER))]
-        held = wire(m, Mux(op.format == BFormat.MXFP6, Cat(six), Cat(groups)), "a_bytes")
+        is_six = register(m, op.format == BFormat.MXFP6, "a_is_six")
+        held = wire(m, Mux(is_six, Cat(six), Cat(groups)), "a_bytes")
         codes, values, bytes_of_a = [], [], []
         for i in range(BLOCK):
             byte = held.word_select(i, 8)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike, signed
 from amaranth.lib import data
 
 from mellivora.isa.modes import B_DWORDS, B_SCALE_BYTES, BFormat, passes
 from mellivora.isa.table import BY_NAME
+from mellivora.rtl.interfaces import ADDRESS_BITS
 from mellivora.rtl.pipeline import wire
 from mellivora.spec import ChipSpec
 
@@ -63,6 +64,25 @@ def by_format(m: Module, fmt: Value, table: Mapping[BFormat, int], name: str) ->
             with m.Case(int(one)):
                 m.d.comb += found.eq(number)
     return found
+
+
+def codes_bytes(m: Module, op: SimpleNamespace, name: str) -> Value:
+    """4 * b_pitch for each dword of a block in all its slices: one sum, for no format's number of
+    dwords has more than two ones. ROWS has its k-rows elsewhere: any number.
+    """
+    high, low = (Signal(signed(ADDRESS_BITS), name=f"{name}_{part}") for part in ("high", "low"))
+    with m.Switch(Cat(op.format, op.b_slices)):
+        for fmt, dwords in B_DWORDS.items():
+            several = range(1, MOST_SLICES + 1) if fmt == BFormat.MX8 else [None]
+            for slices in several:
+                count = 4 * dwords * (slices or 1)
+                power = 1 << count.bit_length() - 1
+                assert (count - power).bit_count() < 2
+                with m.Case(("--" if slices is None else f"{slices:02b}") + f"{fmt:04b}"):
+                    m.d.comb += high.eq(op.b_pitch << power.bit_length() - 1)
+                    if count > power:
+                        m.d.comb += low.eq(op.b_pitch << (count - power).bit_length() - 1)
+    return wire(m, (high + low)[:ADDRESS_BITS].as_signed(), name)
 
 
 def row_rates(pitch: Value, columns: int) -> tuple[Value, Value]:

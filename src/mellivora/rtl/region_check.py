@@ -64,7 +64,9 @@ class RegionCheck(wiring.Component):
         row_bytes_1 = register(m, self.row_bytes, "row_bytes_1")
 
         # Cycle 2: both halves of the product; what it may be at most.
-        room = end_1 - address_1 - row_bytes_1
+        # One sum after the other: what makes a tree of three terms lets its carries ripple.
+        past = wire(m, address_1 + row_bytes_1, "past")
+        room = ~past + (end_1 + 1)
         misaligned_2, outside_2 = (
             register(m, misaligned_1, "misaligned_2"),
             register(m, outside_1 | (room < 0), "outside_2"),
