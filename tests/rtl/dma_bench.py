@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, fifo, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -30,7 +30,7 @@ from mellivora.rtl.load_engine import LoadEngine
 from mellivora.rtl.memory_port import MemoryPort
 from mellivora.rtl.sharing import share
 from mellivora.rtl.simulate import build
-from mellivora.rtl.store_engine import StoreEngine, store_read_bytes
+from mellivora.rtl.store_engine import StoreEngine, store_reads
 from mellivora.sim.timing import ENGINE_OF
 
 DRAM_BURSTS = 512
@@ -45,17 +45,18 @@ FILL_DRAM, FILL_PAD, FILL_LOAD, FILL_STORE = 1, 2, 3, 4
 class IdealMemory(wiring.Component):
     """A read is answered `latency - 2` cycles after AR, a write `latency - 5` after AW and W.
 
-    stall: bit 0 no AR, 1 no AW, 2 no W, 3 no R, 4 no B in this cycle.
+    stall: bit 0 no AR, 1 no AW, 2 no W, 3 no R, 4 no B in this cycle; of the next master the same
+    turned by one bit, and so on.
     """
 
     has_reset = True
 
-    def __init__(self, latency, burst_bytes):
-        self.latency, self.burst_bytes = latency, burst_bytes
+    def __init__(self, latency, burst_bytes, masters):
+        self.latency, self.burst_bytes, self.masters = latency, burst_bytes, masters
         self.module_name = f"ideal_memory_{latency}"
         super().__init__(
             {
-                "axi": In(axi4(ADDRESS_BITS, burst_bytes)),
+                "axi": In(axi4(ADDRESS_BITS, burst_bytes)).array(masters),
                 "stall": In(5),
                 "address": In(32),
                 "fill": In(1),
@@ -66,21 +67,41 @@ class IdealMemory(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        axi, size = self.axi, self.burst_bytes
+        size, shift = self.burst_bytes, self.burst_bytes.bit_length() - 1
+        ports = {f"axi{i}": size for i in range(self.masters)}
         dram = BankedMemory(
             DRAM_BURSTS * size,
             banks=8,
-            reads={"axi": size, "look": size},
-            writes={"axi": size},
+            reads=ports | {"look": size},
+            writes=ports | {"fill": size},
+            ordered=tuple(ports),
         )
         m.submodules.dram = share(dram)
-        now, shift = Signal(32), size.bit_length() - 1
-        due = now + self.latency - 2 - READ_CYCLES  # then the memory is asked
+        now = Signal(32)
         m.d.sync += now.eq(now + 1)
+        for i, axi in enumerate(self.axi):
+            read, write = getattr(dram, f"read_axi{i}"), getattr(dram, f"write_axi{i}")
+            stall = Signal(5, name=f"stall{i}")
+            m.d.comb += stall.eq(self.stall.rotate_left(i))
+            self._master(m, axi, read, write, now, stall, i)
+        m.d.comb += [
+            dram.write_fill.address.eq(self.address << shift),
+            dram.write_fill.data.eq(self.fill_data),
+            dram.write_fill.mask.eq(~0),
+            dram.write_fill.enable.eq(self.fill),
+            dram.read_look.address.eq(self.address << shift),
+            dram.read_look.enable.eq(1),
+            self.data.eq(dram.read_look.data),
+        ]
+        return m
+
+    def _master(self, m, axi, read, write, now, stall, i):
+        size, shift = self.burst_bytes, self.burst_bytes.bit_length() - 1
+        due = now + self.latency - 2 - READ_CYCLES  # then the memory is asked
 
         def queue(name, width):
             one = fifo.SyncFIFO(width=width, depth=2 * self.latency + 16)
-            m.submodules[name] = one
+            m.submodules[f"{name}{i}"] = one
             return one
 
         reads, addresses, beats, answers = (
@@ -89,38 +110,43 @@ class IdealMemory(wiring.Component):
             queue("beats", 9 * size),
             queue("answers", 32),
         )
+        came = fifo.SyncFIFO(width=8 * size, depth=2 * self.latency + 16)
+        m.submodules[f"came{i}"] = came
         both = addresses.r_rdy & beats.r_rdy & answers.w_rdy
+        asked = reads.r_rdy & reads.r_en
+        fresh, shown = register_valid(m, asked), Signal()
+        m.d.sync += shown.eq(axi.bvalid & ~axi.bready)  # AXI: it stays
         m.d.comb += [
-            axi.arready.eq(reads.w_rdy & ~self.stall[0]),
-            reads.w_en.eq(axi.arvalid & ~self.stall[0]),
+            axi.arready.eq(reads.w_rdy & ~stall[0]),
+            reads.w_en.eq(axi.arvalid & ~stall[0]),
             reads.w_data.eq(Cat(axi.araddr[shift : shift + 32], due[:32])),
-            reads.r_en.eq((now >= reads.r_data[32:]) & ~self.stall[3]),
-            dram.read_axi.address.eq(reads.r_data[:32] << shift),
-            dram.read_axi.enable.eq(1),
-            axi.rvalid.eq(register_valid(m, reads.r_rdy & reads.r_en)),  # rready is always up
-            axi.rdata.eq(dram.read_axi.data),
+            reads.r_en.eq((now >= reads.r_data[32:]) & ~stall[3]),
+            read.address.eq(reads.r_data[:32] << shift),
+            read.enable.eq(asked),
+            # What is not taken in its cycle waits.
+            axi.rvalid.eq(came.r_rdy | fresh),
+            axi.rdata.eq(Mux(came.r_rdy, came.r_data, read.data)),
+            came.w_en.eq(fresh & (came.r_rdy | ~axi.rready)),
+            came.w_data.eq(read.data),
+            came.r_en.eq(axi.rready),
             axi.rlast.eq(1),
-            axi.awready.eq(addresses.w_rdy & ~self.stall[1]),
-            addresses.w_en.eq(axi.awvalid & ~self.stall[1]),
+            axi.awready.eq(addresses.w_rdy & ~stall[1]),
+            addresses.w_en.eq(axi.awvalid & ~stall[1]),
             addresses.w_data.eq(axi.awaddr[shift : shift + 32]),
-            axi.wready.eq(beats.w_rdy & ~self.stall[2]),
-            beats.w_en.eq(axi.wvalid & ~self.stall[2]),
+            axi.wready.eq(beats.w_rdy & ~stall[2]),
+            beats.w_en.eq(axi.wvalid & ~stall[2]),
             beats.w_data.eq(Cat(axi.wdata, axi.wstrb)),
             addresses.r_en.eq(both),
             beats.r_en.eq(both),
             answers.w_en.eq(both),
             answers.w_data.eq(now - 1 + self.latency - 5),  # both came in the cycle before
-            axi.bvalid.eq(answers.r_rdy & (now >= answers.r_data) & ~self.stall[4]),
+            axi.bvalid.eq(answers.r_rdy & (now >= answers.r_data) & (~stall[4] | shown)),
             answers.r_en.eq(axi.bvalid & axi.bready),
-            dram.write_axi.address.eq(Mux(self.fill, self.address, addresses.r_data) << shift),
-            dram.write_axi.data.eq(Mux(self.fill, self.fill_data, beats.r_data[: 8 * size])),
-            dram.write_axi.mask.eq(Mux(self.fill, ~0, beats.r_data[8 * size :])),
-            dram.write_axi.enable.eq(self.fill | both),
-            dram.read_look.address.eq(self.address << shift),
-            dram.read_look.enable.eq(1),
-            self.data.eq(dram.read_look.data),
+            write.address.eq(addresses.r_data << shift),
+            write.data.eq(beats.r_data[: 8 * size]),
+            write.mask.eq(beats.r_data[8 * size :]),
+            write.enable.eq(both),
         ]
-        return m
 
 
 def register_valid(m, value):
@@ -200,7 +226,7 @@ class Bench(wiring.Component):
                 "address": In(32),
                 "data": In(ENTRY.size),
                 "dram": Out(8 * chip.dram_burst_bytes),
-                "bus": Out(3),
+                "bus": Out(24),
                 **outputs,
             }
         )
@@ -209,9 +235,11 @@ class Bench(wiring.Component):
         m = Module()
         size = self.chip.dram_burst_bytes
         m.submodules.port = port = MemoryPort(self.chip)
-        m.submodules.memory = ideal = IdealMemory(self.chip.dram_latency_cycles, size)
+        ideal = IdealMemory(self.chip.dram_latency_cycles, size, port.slots)
+        m.submodules.memory = ideal
         m.submodules.network = network = Exchange(self.chip)
-        wiring.connect(m, port.axi, ideal.axi)
+        for master, place in zip(port.axi, ideal.axi):
+            wiring.connect(m, master, place)
         now = Signal(32)
         with m.If(~self.hold):
             m.d.sync += now.eq(now + 1)
@@ -222,18 +250,23 @@ class Bench(wiring.Component):
             ideal.fill.eq(self.fill == FILL_DRAM),
             ideal.fill_data.eq(self.data),
             self.dram.eq(ideal.data),
-            self.bus.eq(Cat(port.axi.arvalid, port.axi.awvalid, port.axi.wvalid)),
+            self.bus.eq(
+                Cat(
+                    (sum(getattr(axi, name) for axi in port.axi) + Const(0, 8))[:8]
+                    for name in ("arvalid", "awvalid", "wvalid")
+                )
+            ),
         ]
+        loads = [f"load{k}" for k in range(self.chip.core_port_bursts)]
         for core in range(self.chip.cores):
             pad = BankedMemory(
                 self.chip.sram_bytes,
                 banks=self.chip.sram_banks,
-                reads={"store": store_read_bytes(self.chip), "table": 4, "test": size},
-                writes={
-                    "load": size,
-                    "exchange": self.chip.exchange_bytes_per_cycle,
-                    "test": size,
-                },
+                reads={f"store{k}": width for k, width in enumerate(store_reads(self.chip))}
+                | {"table": 4, "test": size},
+                writes=dict.fromkeys(loads, size)
+                | {"exchange": self.chip.exchange_bytes_per_cycle, "test": size},
+                ordered=loads,
             )
             m.submodules[f"pad{core}"] = share(pad)
             mine = self.core == core
@@ -248,9 +281,10 @@ class Bench(wiring.Component):
             ]
             load, store = LoadEngine(self.chip), StoreEngine(self.chip)
             m.submodules[f"load{core}"], m.submodules[f"store{core}"] = share(load), share(store)
-            wiring.connect(m, load.write, pad.write_load)
             wiring.connect(m, load.table, pad.read_table)
-            wiring.connect(m, store.read, pad.read_store)
+            for k in range(self.chip.core_port_bursts):
+                wiring.connect(m, load.write[k], getattr(pad, f"write_load{k}"))
+                wiring.connect(m, getattr(store, f"read_{k}"), getattr(pad, f"read_store{k}"))
             wiring.connect(m, store.exchange, network.cores[core])
             wiring.connect(m, store.exchange_write, pad.write_exchange)
             for engine, name, fill, links in (

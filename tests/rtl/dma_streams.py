@@ -245,7 +245,7 @@ def check(rng, chip, rows, *, stall=None):
     dispatch, start, end = expected_times(rows, chip)
     cycles = int(max(one.max(initial=0) for one in end)) + 2
     if stall is not None:
-        cycles = 6 * cycles
+        cycles *= 6
         stall = stall(cycles)
     run = Run(
         chip,
@@ -300,7 +300,7 @@ def check_fault(rng, chip, name, cause, damage, *, read_all=True):
     requests = (
         [bursts(legal[0], chip), 0, 0] if which == LOAD else [0, *[bursts(legal[0], chip)] * 2]
     )
-    assert [int((run.bus >> bit & 1).sum()) for bit in range(3)] == requests
+    assert [int((run.bus >> bit & 255).sum()) for bit in (0, 8, 16)] == requests
     active = run.shown["store0_active" if which == STORE else "load0_active"]
     assert not active[-100:].any()
     assert active[run.start[0][2] + 1 : run.fault_at[0, which]].all()

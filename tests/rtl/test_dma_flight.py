@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
 from mellivora.rtl.dma_flight import DmaFlight
 from mellivora.rtl.interfaces import OPERATION
@@ -19,8 +20,12 @@ class One:
     has_data: bool
 
 
-def test_ends_are_those_of_a_queue(rng):
-    """A plain queue: each cycle, what may end at the next edge is shown, in order."""
+@pytest.mark.parametrize("most", [1, 3])
+def test_ends_are_those_of_a_queue(most, rng):
+    """A plain queue: each cycle, what may end at the next edge is shown, in order.
+
+    most: operations with data that may have their last data in one cycle.
+    """
     names = ("start", "sync", "issued", "empty", "arrived")
     inputs = {name: np.zeros(CYCLES, np.uint32) for name in names}
     words = np.zeros((CYCLES, -(-OPERATION.size // 32)), np.uint32)
@@ -31,8 +36,10 @@ def test_ends_are_those_of_a_queue(rng):
         quiet.append(not flight)
         if flight and free_at - 1 == t and not inputs["sync"][start_at]:
             inputs["issued"][t], inputs["empty"][t] = 1, not flight[-1].has_data
-        waits = [one for one in flight if one.has_data and one.ready <= t]
-        inputs["arrived"][t] = arrival = bool(waits) and rng.random() < (0.2 if t & 512 else 1)
+        waits = sum(one.has_data and one.ready <= t for one in flight)
+        comes = rng.random() < (0.2 if t & 512 else 1)
+        arrivals = int(rng.integers(1, min(waits, most) + 1)) if waits and comes else 0
+        inputs["arrived"][t] = arrivals
         if room[-1] and free_at <= t and rng.random() < 0.7:
             start_at, sequence = t, sequence + 1
             sync = inputs["sync"][t] = rng.random() < 0.5
@@ -44,12 +51,12 @@ def test_ends_are_those_of_a_queue(rng):
             value = OPERATION.const(fields).as_value().value
             words[t] = [value >> 32 * k & 0xFFFF_FFFF for k in range(words.shape[1])]
         ended = []
-        while flight and (arrival if flight[0].has_data else flight[0].ready <= t + 1):
-            arrival = arrival and not flight[0].has_data
+        while flight and (arrivals if flight[0].has_data else flight[0].ready <= t + 1):
+            arrivals -= flight[0].has_data
             ended.append(flight.pop(0).sequence)
         several += len(ended) > 1
         ends.append(ended)
-    shown = build(DmaFlight(OUTSTANDING)).run(**inputs, op=words)
+    shown = build(DmaFlight(OUTSTANDING, most)).run(**inputs, op=words)
     np.testing.assert_array_equal(shown["room"], room)
     np.testing.assert_array_equal(shown["quiet"], quiet)
     assert several > 100

@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 
+from amaranth.lib import data
+
 from mellivora.isa import latency
 from mellivora.isa.encoding import R_CONFIG, R_SLOT, RESOLVED_FIELDS
 from mellivora.rtl.dma_walker import DmaWalker, fragment_layout, job_layout
+from mellivora.rtl.interfaces import ADDRESS_BITS
 from mellivora.rtl.simulate import build
 from mellivora.spec import load_chip
 
 CHIP = load_chip("nano").replace(outstanding_transfers=3)
 BURST = CHIP.dram_burst_bytes
+WIDE = CHIP.replace(core_port_bytes_per_cycle=4 * BURST)
 
 
 def words(layout, fields):
@@ -19,8 +23,12 @@ def words(layout, fields):
     return [value >> 32 * i & 0xFFFF_FFFF for i in range(-(-layout.size // 32))]
 
 
-def fields_of(layout, row):
-    value = sum(int(word) << 32 * i for i, word in enumerate(row))
+def number(row):
+    """The uint32 words of a port as a number."""
+    return sum(int(word) << 32 * i for i, word in enumerate(row))
+
+
+def fields_of(layout, value):
     return {name: value >> field.offset & (1 << field.width) - 1 for name, field in layout}
 
 
@@ -93,45 +101,68 @@ def random_job(rng):
     return job | {"paged": paged, "far_step": d, "near_step": p}, row, pages
 
 
+def shown_together(waiting, ways):
+    """How many of the next fragments may be seen in one cycle; waiting: [(job, fragments)]."""
+    if not waiting:
+        return 0
+    job, mine = waiting[0]
+    if job["multicast"]:
+        return min(ways, len(mine))
+    count = 0
+    for job, mine in waiting:
+        if job["multicast"]:
+            break
+        count += len(mine)
+    return min(ways, count)
+
+
+@pytest.mark.parametrize("chip", [CHIP, WIDE], ids=["one", "four"])
 @pytest.mark.parametrize("eagerness", [1.0, 0.4])
-def test_fragments_are_those_of_a_plain_walk(rng, eagerness):
-    """Every cycle: the fragment due, none where none is due; counts are those of `latency`."""
+def test_fragments_are_those_of_a_plain_walk(chip, eagerness, rng):
+    """Every cycle: the fragments due, none where none is due; counts are those of `latency`."""
     jobs = [random_job(rng) for _ in range(120)]
-    layout, shape = job_layout(CHIP), fragment_layout(CHIP)
+    layout, shape, ways = job_layout(chip), fragment_layout(chip), chip.core_port_bursts
     push, pushed, take, due = [], [], [], []
     page, turns, pages = [], [], [one for _, _, some in jobs for one in some]
     waiting, pending = [], list(jobs)
     while pending or waiting:
-        due.append((waiting[0][0], waiting[0][1][0]) if waiting else None)
-        take.append(rng.random() < eagerness)
-        room = len(waiting) < CHIP.outstanding_transfers
+        count = shown_together(waiting, ways)
+        coming = [(job, one) for job, mine in waiting for one in mine[:ways]]
+        due.append([(job, one[:5]) for job, one in coming[:count]])
+        take.append(int(rng.integers(count + 1)) if rng.random() >= eagerness else count)
+        room = len(waiting) < chip.outstanding_transfers
         push.append(bool(pending) and room and rng.random() < 0.6)
-        page.append(pages[0] if pages else 0)
+        page.append([*pages[:ways], *[0] * ways][:ways])
         turns.append(0)
-        if waiting and take[-1]:
-            turns[-1] = waiting[0][1].pop(0)[5]
-            if turns[-1]:
-                pages.pop(0)
+        for _ in range(take[-1]):
+            turns[-1] += waiting[0][1].pop(0)[5]
             if not waiting[0][1]:
                 waiting.pop(0)
+        del pages[: turns[-1]]
         job, row, mine = pending.pop(0) if push[-1] else jobs[0]
         pushed.append(words(layout, job))
         if push[-1]:
             waiting.append((job, walk(job, mine)))
-            assert len(waiting[-1][1]) == latency.dma_bursts(row, CHIP)[0]
-    halves = np.array([[one & 0xFFFF_FFFF, one >> 32] for one in page])
-    shown = build(DmaWalker(CHIP)).run(push=push, job=np.array(pushed), take=take, page=halves)
+            assert len(waiting[-1][1]) == latency.dma_bursts(row, chip)[0]
+    places = data.StructLayout({"pages": data.ArrayLayout(ADDRESS_BITS, ways)})
+    shown = build(DmaWalker(chip)).run(
+        push=push,
+        job=np.array(pushed),
+        take=take,
+        pages=np.array([words(places, {"pages": some}) for some in page]),
+    )
     assert not pages
     assert sum(turns) > 60
-    np.testing.assert_array_equal(shown["next_page"], turns)
-    np.testing.assert_array_equal(shown["valid"], [one is not None for one in due])
-    for cycle, one in enumerate(due):
-        if one:
-            job, (burst, near, first, final, last, _) = one
-            assert fields_of(shape, shown["fragment"][cycle]) == {
+    np.testing.assert_array_equal(shown["next_pages"], turns)
+    np.testing.assert_array_equal(shown["count"], [len(some) for some in due])
+    assert (shown["count"] == ways).any()
+    for cycle, some in enumerate(due):
+        found = number(shown["fragments"][cycle])
+        for k, (job, (burst, near, first, final, last)) in enumerate(some):
+            assert fields_of(shape, found >> k * shape.size) == {
                 "multicast": job["multicast"],
                 "burst": burst,
-                "near": near % CHIP.sram_bytes,
+                "near": near % chip.sram_bytes,
                 "first": first,
                 "final": final,
                 "last": last,
@@ -146,9 +177,9 @@ def test_counts_may_be_as_large_as_a_register(rng):
     shown = build(DmaWalker(CHIP)).run(
         push=np.arange(100) == 0,
         job=np.array([words(job_layout(CHIP), job)]),
-        take=1,
-        page=[[0, 0]],
+        take=np.arange(100) > 0,
+        pages=[[0, 0]],
     )
-    fields = [fields_of(fragment_layout(CHIP), row) for row in shown["fragment"][1:]]
-    assert shown["valid"][1:].all()
+    fields = [fields_of(fragment_layout(CHIP), number(row)) for row in shown["fragments"][1:]]
+    assert shown["count"][1:].all()
     assert {(f["burst"], f["near"], f["last"]) for f in fields} == {(1, 0, 0)}

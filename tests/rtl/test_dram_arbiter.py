@@ -1,7 +1,5 @@
 """The arbiter grants what the definition does, at any rate, to any requesters."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -10,24 +8,55 @@ from mellivora.rtl.simulate import build
 from mellivora.spec import load_chip
 
 
-@pytest.mark.parametrize(("cores", "gbps"), [(1, 8), (2, 24), (3, 64), (2, 10.1)])
-def test_grants_are_those_of_the_definition(cores, gbps, rng):
-    """floor(num*(T+1)/den) - floor(num*T/den) a cycle, one at a time from the pointer on."""
+@pytest.mark.parametrize(
+    ("cores", "gbps", "ways"),
+    [(1, 8, 1), (2, 24, 1), (3, 64, 1), (2, 10.1, 1), (2, 160, 2), (5, 1344, 4), (3, 300.5, 4)],
+)
+def test_grants_are_those_of_the_definition(cores, gbps, ways, rng):
+    """floor(num*(T+1)/den) - floor(num*T/den) a cycle, one at a time from the pointer on, no more
+    to one than it has and `ways`."""
     chip = load_chip("nano").replace(cores=cores, dram_gbps=gbps, dram_latency_cycles=37)
+    chip = chip.replace(core_port_bytes_per_cycle=ways * chip.dram_burst_bytes)
     num, den, latency = chip.dram_bursts_num, chip.dram_bursts_den, chip.dram_latency_cycles
     n, cycles, held = 2 * cores + 1, 5_000, 11
     crowd = np.repeat(rng.random(cycles // 100), 100)  # times of many and of few requests
-    asks = (rng.random((cycles, n)) < crowd[:, None]).astype(int)
-    hold = np.arange(cycles) < held
-    shown = build(DramArbiter(chip)).run(hold=hold, asks=asks @ (1 << np.arange(n)))["grants"]
-    state = SimpleNamespace(pointer=0, given=0)
+    asks = rng.integers(1, ways + 1, (cycles, n)) * (rng.random((cycles, n)) < crowd[:, None])
+    hold, bits = np.arange(cycles) < held, ways.bit_length()
+    shown = build(DramArbiter(chip)).run(hold=hold, asks=words(asks, bits))
+    pointer, given = 0, 0
     for cycle in range(held, cycles):
         at = cycle - held + latency
-        expected = 0
-        if num * (at + 1) // den - num * at // den:
-            order = [(state.pointer + i) % n for i in range(n)]
-            served = next((one for one in order if asks[cycle, one]), None)
-            if served is not None:
-                expected, state.pointer, state.given = 1 << served, served + 1, state.given + 1
-        assert shown[cycle] == expected, cycle
-    assert state.given > cycles * num // den // 2
+        budget = num * (at + 1) // den - num * at // den
+        grants, slots, rounds, in_vain = [0] * n, [], [], 0
+        who = pointer
+        while budget and in_vain < n:
+            who %= n
+            if grants[who] == asks[cycle, who]:
+                in_vain += 1
+            else:
+                slots.append(1 << who)
+                rounds.append(1 << grants[who])
+                grants[who] += 1
+                budget, in_vain, pointer = budget - 1, 0, who + 1
+            who += 1
+        given += sum(grants)
+        for name, expected, width in (
+            ("grants", grants, bits),
+            ("slots", slots, n),
+            ("rounds", rounds, ways),
+        ):
+            found = number(shown[name][cycle])
+            assert found == sum(one << width * i for i, one in enumerate(expected)), (name, cycle)
+    assert given > cycles * num // den // 2
+
+
+def words(fields, bits):
+    """[cycles, n] as the uint32 words of one port with `bits` for each."""
+    total = sum(fields[:, i].astype(object) << bits * i for i in range(fields.shape[1]))
+    count = -(-bits * fields.shape[1] // 32)
+    return np.array([[one >> 32 * k & 0xFFFF_FFFF for k in range(count)] for one in total])
+
+
+def number(row):
+    """A port's uint32 words, or its only one, as a number."""
+    return sum(int(word) << 32 * i for i, word in enumerate(np.atleast_1d(row)))

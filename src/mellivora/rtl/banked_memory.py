@@ -6,7 +6,7 @@ Timing and meaning are the contract's, docs/design/0006-core-rtl.md, "Memory por
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import memory, wiring
@@ -150,7 +150,8 @@ class BankedMemory(wiring.Component):
     bank_bytes and one or two more, so a port picks those and shifts by bytes within them.
     Data of a read READ_CYCLES later, held while `enable` is low; a write is seen by a read that
     comes WRITE_CYCLES later. Addresses wrap modulo the size; if that is no power of two, those
-    from the size to the next one are in no byte's place. Two writers of one byte: undefined.
+    from the size to the next one are in no byte's place. Two writers of one byte: undefined, but
+    that of `ordered` ones the last one's stays.
 
     reads, writes: {name: width in bytes}.
     ecc: bytes are stored as SECDED codes. `corrected` and `uncorrectable` count the bytes that
@@ -168,6 +169,7 @@ class BankedMemory(wiring.Component):
         reads: Mapping[str, int],
         writes: Mapping[str, int],
         ecc: bool = False,
+        ordered: Sequence[str] = (),
     ):
         assert bank_bytes == 1 << ceil_log2(bank_bytes), "an address is split by its bits"
         assert banks == 1 << ceil_log2(banks), "an address is split by its bits"
@@ -175,10 +177,11 @@ class BankedMemory(wiring.Component):
             assert 0 < width <= (banks - 1) * bank_bytes + 1, "a port meets a bank once"
         self.size_bytes, self.bank_bytes, self.banks = size_bytes, bank_bytes, banks
         self.reads, self.writes, self.ecc = dict(reads), dict(writes), ecc
+        self.ordered = [name for name in self.writes if name in ordered]
         self.byte_bits = CODE_BITS if ecc else 8
         self.model = None if ecc else self._model
         self.depth = max(2, -(-size_bytes // (banks * bank_bytes)))
-        digest = zlib.crc32(repr((bank_bytes, self.reads, self.writes, ecc)).encode())
+        digest = zlib.crc32(repr((bank_bytes, self.reads, self.writes, ecc, self.ordered)).encode())
         self.module_name = f"banked_memory_{self.depth}x{banks}_{digest:08x}"
         members = {f"read_{name}": In(read_port(width)) for name, width in self.reads.items()}
         members |= {f"write_{name}": In(write_port(width)) for name, width in self.writes.items()}
@@ -202,15 +205,24 @@ class BankedMemory(wiring.Component):
             )
             for _ in range(self.banks)
         ]
-        for i, bank in enumerate(banks):
-            m.submodules[f"bank_{i}"] = share(bank)
+        for k, bank in enumerate(banks):
+            m.submodules[f"bank_{k}"] = share(bank)
         words: list[ReadWord] = []
         for i, (name, width) in enumerate(self.reads.items()):
             ports = [getattr(bank, f"read_{i}") for bank in banks]
             words += self._reader(m, f"read_{name}", width, ports)
+        masks: dict[str, list[Signal]] = {}
         for i, (name, width) in enumerate(self.writes.items()):
             ports = [getattr(bank, f"write_{i}") for bank in banks]
-            self._writer(m, f"write_{name}", width, ports)
+            masks[name] = self._writer(m, f"write_{name}", width, ports)
+        for i, name in enumerate(self.writes):
+            later = self.ordered[self.ordered.index(name) + 1 :] if name in self.ordered else ()
+            for k, bank in enumerate(banks):
+                port, mask = getattr(bank, f"write_{i}"), Value.cast(masks[name][k])
+                for other in later:
+                    row = getattr(bank, f"write_{list(self.writes).index(other)}").row
+                    mask = mask & ~Mux(row == port.row, masks[other][k], 0)
+                m.d.comb += port.mask.eq(mask)
         if self.ecc:
             self._inject(m, banks)
             for kind in EVENTS:
@@ -309,8 +321,10 @@ class BankedMemory(wiring.Component):
         m.d.comb += port.data.eq(Cat(part.data for part in parts))
         return parts
 
-    def _writer(self, m: Module, name: str, width: int, ports: list) -> None:
+    def _writer(self, m: Module, name: str, width: int, ports: list) -> list[Signal]:
         """Bytes find their places in the cycle of the address; a cycle later banks take them.
+
+        Gives the masks for the banks.
 
         Words lie in a ring: bank b takes the one at b % ring. No byte outside has its mask set, so
         what is in the rest of the ring does not matter.
@@ -344,10 +358,12 @@ class BankedMemory(wiring.Component):
                 part.enable.eq(port.enable),
             ]
             parts.append(part)
+        masks = []
         for i, bank in enumerate(ports):
             m.d.comb += [
                 bank.row.eq(Mux(first_1 > i, past_1, row_1)),
                 bank.data.eq(parts[i % ring].data),
             ]
-            with m.If(enable_1 & self._meets(i, first_1, touched)):
-                m.d.comb += bank.mask.eq(parts[i % ring].mask)
+            meets = enable_1 & self._meets(i, first_1, touched)
+            masks.append(wire(m, Mux(meets, parts[i % ring].mask, 0), f"{name}_mask_{i}"))
+        return masks

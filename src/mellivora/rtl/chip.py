@@ -1,4 +1,4 @@
-"""A chip: cores, one memory port, the network of collectives, one control port, the watchdog."""
+"""A chip: cores, memory port, the network of collectives, one control port, the watchdog."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mellivora.rtl.chip_text import top_name
 from mellivora.rtl.control import WORD_BITS
 from mellivora.rtl.control_port import CORE_ADDRESS_BITS
 from mellivora.rtl.core import Core, accumulators, ends_of, scratchpad
+from mellivora.rtl.dram_arbiter import dram_slots
 from mellivora.rtl.exchange import Exchange
 from mellivora.rtl.front import WORKERS
 from mellivora.rtl.interfaces import ADDRESS_BITS, PC_BITS
@@ -28,9 +29,9 @@ CORE_NUMBER_BITS = 8
 class Chip(wiring.Component):
     """The top level. The control port's address is a core's number, then the core's register.
 
-    memory: AXI4 of one burst. fetch_*: a synchronous instruction memory for each core. All cores
-    start in the cycle after the last doorbell. Raises SpecError MV0120 for a chip whose memory
-    gives more than a burst a cycle.
+    memory_*: AXI4 masters of one burst, as many as DRAM moves in a cycle; none without DRAM.
+    fetch_*: a synchronous instruction memory for each core. All cores start in the cycle after the
+    last doorbell. Raises SpecError MV0120 for a chip whose memory the RTL cannot serve.
     """
 
     has_reset = True
@@ -45,9 +46,10 @@ class Chip(wiring.Component):
         self.ends = ends_of(chip)
         self.module_name = top_name(chip)
         members = {
-            "memory": Out(axi4(ADDRESS_BITS, chip.dram_burst_bytes)),
             "control": In(axi4_lite(CORE_ADDRESS_BITS + CORE_NUMBER_BITS)),
         }
+        for s in range(dram_slots(chip)):
+            members[f"memory_{s}"] = Out(axi4(ADDRESS_BITS, chip.dram_burst_bytes))
         for i in range(chip.cores):
             members |= {
                 f"fetch_address_{i}": Out(PC_BITS),
@@ -74,20 +76,17 @@ class Chip(wiring.Component):
         m = Module()
         chip = self.chip
         cores = [Core(chip, ecc=self.ecc) for _ in range(chip.cores)]
-        m.submodules.memory_port = share(memory := MemoryPort(chip))
         m.submodules.watchdog = share(watchdog := Watchdog(chip.cores))
         run = Signal()
         m.d.comb += [
             run.eq(Cat(core.wants_run for core in cores).all()),
-            memory.hold.eq(~run),
             watchdog.quiet.eq(Cat(core.quiet | core.done for core in cores)),
             watchdog.done.eq(Cat(core.done for core in cores)),
         ]
-        wiring.connect(m, wiring.flipped(self.memory), memory.axi)
+        if dram_slots(chip):
+            self._memory(m, cores, run)
         for i, core in enumerate(cores):
             m.submodules[f"core_{i}"] = share(core)
-            wiring.connect(m, memory.loads[i], core.load)
-            wiring.connect(m, memory.stores[i], core.store)
             m.d.comb += [
                 core.core_id.eq(i),
                 core.run.eq(run),
@@ -109,6 +108,16 @@ class Chip(wiring.Component):
             wiring.connect(m, network.cores[i], core.exchange)
         self._control(m, cores)
         return m
+
+    def _memory(self, m: Module, cores: list[Core], run: Signal) -> None:
+        """Without DRAM every LOAD and STORE of some bytes is a fault: nobody ever asks."""
+        m.submodules.memory_port = share(memory := MemoryPort(self.chip))
+        m.d.comb += memory.hold.eq(~run)
+        for s, axi in enumerate(memory.axi):
+            wiring.connect(m, wiring.flipped(getattr(self, f"memory_{s}")), axi)
+        for i, core in enumerate(cores):
+            wiring.connect(m, memory.loads[i], core.load)
+            wiring.connect(m, memory.stores[i], core.store)
 
     def _control(self, m: Module, cores: list[Core]) -> None:
         """One access at a time: the core's number is kept until the answer has gone."""

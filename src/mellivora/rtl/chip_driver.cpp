@@ -54,6 +54,11 @@ struct Delay {
     void pop() { ++head; }
 };
 
+struct Bus {  // of one master: what it waits for, and this cycle
+    Delay reads, writes;
+    bool read_stall, write_stall, has_read, has_write;
+};
+
 class Bench {
   public:
     explicit Bench(const Setup& setup)
@@ -71,7 +76,7 @@ class Bench {
         for (int c = 0; c < CORES; ++c) write(s.core_stride * c + s.doorbell_address, s.doorbell_value);
         while (cycle < s.limit_cycles) {
             step();
-            if (all_done() && reads_.empty() && writes_.empty()) break;
+            if (all_done() && settled()) break;
         }
         s.report[CYCLES] = cycle;
         s.report[STOPPED] = all_done();
@@ -95,7 +100,7 @@ class Bench {
     int64_t cycle = 0, wall_ = 0, offset_[CORES];
     bool started_ = false, running_[CORES] = {};
     uint64_t fetch_[CORES] = {};
-    Delay reads_, writes_;
+    std::vector<Bus> buses_ = std::vector<Bus>(d.memory.size());
     uint64_t random_;
     int64_t next_flip_ = 0;
     std::vector<int64_t> flipped_;  // [CORES][PAD.size]: the last flip of each byte
@@ -109,6 +114,12 @@ class Bench {
         if (!s.stall_seed) return false;
         random_ ^= random_ << 13, random_ ^= random_ >> 7, random_ ^= random_ << 17;
         return random_ % 3 == 0;
+    }
+
+    bool settled() {
+        for (const Bus& bus : buses_)
+            if (!bus.reads.empty() || !bus.writes.empty()) return false;
+        return true;
     }
 
     bool all_done() {
@@ -160,20 +171,13 @@ class Bench {
     }
 
     void step() {
-        const bool read_stall = stalls(), write_stall = stalls();
+        for (Bus& bus : buses_) bus.read_stall = stalls(), bus.write_stall = stalls();
         for (int c = 0; c < CORES; ++c) {
             uint8_t* word = d.fetch_word[c];
             if (fetch_[c] < uint64_t(s.words)) memcpy(word, s.code + 2 * fetch_[c], 16);
             else memset(word, 0, 16);
         }
-        const bool has_read = !reads_.empty() && reads_.front().due <= wall_ && !read_stall;
-        put(d.memory__rvalid, has_read);
-        if (has_read) memcpy(d.memory__rdata, s.dram + reads_.front().address, BURST);
-        const bool has_write = !writes_.empty() && writes_.front().due <= wall_;
-        put(d.memory__bvalid, has_write);
-        put(d.memory__arready, !read_stall);
-        put(d.memory__awready, !write_stall);
-        put(d.memory__wready, !write_stall);
+        for (size_t i = 0; i < buses_.size(); ++i) answer(d.memory[i], buses_[i]);
         d.eval(false);
         trace();
         if (started_ && s.flip_count) {
@@ -181,25 +185,7 @@ class Bench {
             if (s.meaning) watch();
         }
         control();
-        if (has_read && get(d.memory__rready)) reads_.pop();
-        if (has_write && get(d.memory__bready)) writes_.pop();
-        if (get(d.memory__arvalid) && !read_stall) {
-            const uint64_t at = address(d.memory__araddr);
-            if (fits(at)) reads_.push(wall_ + s.read_delay, at);
-            ++s.report[READ_BEATS];
-        }
-        // Address and data of a write leave together: they are taken together.
-        if (get(d.memory__awvalid) && get(d.memory__wvalid) && !write_stall) {
-            const uint64_t at = address(d.memory__awaddr);
-            if (fits(at)) {
-                const uint8_t* data = d.memory__wdata;
-                const uint8_t* strobe = d.memory__wstrb;
-                for (int i = 0; i < BURST; ++i)
-                    if (strobe[i / 8] >> (i % 8) & 1) s.dram[at + i] = data[i];
-                writes_.push(wall_ + s.write_delay, at);
-            }
-            ++s.report[WRITE_BEATS];
-        }
+        for (size_t i = 0; i < buses_.size(); ++i) take(d.memory[i], buses_[i]);
         for (int c = 0; c < CORES; ++c) fetch_[c] = address(d.fetch_address[c]);
 #ifdef WAVE
         if (started_ && cycle >= s.wave_first && cycle < s.wave_past) sample();
@@ -207,6 +193,39 @@ class Bench {
         d.eval(true);
         ++wall_;
         if (started_) ++cycle;
+    }
+
+    void answer(const Master& axi, Bus& bus) {
+        bus.has_read = !bus.reads.empty() && bus.reads.front().due <= wall_ && !bus.read_stall;
+        put(axi.rvalid, bus.has_read);
+        if (bus.has_read) memcpy(axi.rdata, s.dram + bus.reads.front().address, BURST);
+        bus.has_write = !bus.writes.empty() && bus.writes.front().due <= wall_;
+        put(axi.bvalid, bus.has_write);
+        put(axi.arready, !bus.read_stall);
+        put(axi.awready, !bus.write_stall);
+        put(axi.wready, !bus.write_stall);
+    }
+
+    void take(const Master& axi, Bus& bus) {
+        if (bus.has_read && get(axi.rready)) bus.reads.pop();
+        if (bus.has_write && get(axi.bready)) bus.writes.pop();
+        if (get(axi.arvalid) && !bus.read_stall) {
+            const uint64_t at = address(axi.araddr);
+            if (fits(at)) bus.reads.push(wall_ + s.read_delay, at);
+            ++s.report[READ_BEATS];
+        }
+        // Address and data of a write leave together: they are taken together.
+        if (get(axi.awvalid) && get(axi.wvalid) && !bus.write_stall) {
+            const uint64_t at = address(axi.awaddr);
+            if (fits(at)) {
+                const uint8_t* data = axi.wdata;
+                const uint8_t* strobe = axi.wstrb;
+                for (int i = 0; i < BURST; ++i)
+                    if (strobe[i / 8] >> (i % 8) & 1) s.dram[at + i] = data[i];
+                bus.writes.push(wall_ + s.write_delay, at);
+            }
+            ++s.report[WRITE_BEATS];
+        }
     }
 
     bool fits(uint64_t at) {

@@ -14,12 +14,18 @@ from amaranth.hdl import Value
 from amaranth.lib.wiring import In
 
 from mellivora.rtl.banked_memory import BankedMemory
+from mellivora.rtl.dram_arbiter import dram_slots
 from mellivora.spec import ChipSpec
 
 PER_CORE = (
     *("fetch_address", "fetch_word", "running", "done", "start_valid", "start_sequence"),
     *("end_valid", "end_sequence"),
 )
+MASTER = (
+    *("arvalid", "arready", "araddr", "rvalid", "rready", "rdata", "awvalid", "awready", "awaddr"),
+    *("wvalid", "wready", "wdata", "wstrb", "bvalid", "bready"),
+)
+"""Of an AXI4 master, what the driver looks at."""
 VERILATED = "Vchip"
 """The class that Verilator makes of the top level."""
 
@@ -139,11 +145,16 @@ def _text(design: Any, chip: ChipSpec, names: _Names) -> str:
     members = [
         f"    Port {name}{port(name)};"
         for name in widths
-        if name.startswith(("memory__", "control__"))
+        if name.startswith("control__")
     ]
     for stem in PER_CORE:
         each = ", ".join(f"Port{port(f'{stem}_{core}')}" for core in range(chip.cores))
         members.append(f"    Port {stem}[CORES] = {{{each}}};")
+    masters = ", ".join(
+        "{" + ", ".join(f"Port{port(f'memory_{slot}__{field}')}" for field in MASTER) + "}"
+        for slot in range(dram_slots(chip))
+    )
+    members.append(f"    std::vector<Master> memory = {{{masters}}};")
     cases = [
         f"        case {((core * 2 + (memory == 'scratchpad')) << 16) + bank}:"
         f" return (uint8_t*){place};"
@@ -174,6 +185,9 @@ struct Port {{
     uint8_t* at;
     int bytes;
     operator uint8_t*() const {{ return at; }}
+}};
+struct Master {{
+    Port {", ".join(MASTER)};
 }};
 struct Reader {{
     const uint8_t *address, *enable;

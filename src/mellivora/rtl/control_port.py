@@ -60,7 +60,7 @@ class ControlPort(wiring.Component):
         self.chip = chip
         self.module_name = f"control_port_{chip.windows}"
         self.has_reset = True
-        self.counters = Counters()
+        self.counters = Counters(ways := chip.core_port_bursts)
         super().__init__(
             {
                 "axi": In(control_signature()),
@@ -74,8 +74,8 @@ class ControlPort(wiring.Component):
                 "record": In(RECORD),
                 "done": In(1),
                 "events": In(EVENTS),
-                "dram_read": In(1),
-                "dram_write": In(1),
+                "dram_read": In(range(ways + 1)),
+                "dram_write": In(range(ways + 1)),
                 "ecc_corrected": In(EVENT_BITS),
                 "ecc_uncorrectable": In(EVENT_BITS),
             }

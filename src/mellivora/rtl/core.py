@@ -18,7 +18,7 @@ from mellivora.rtl.matrix_engine import MatrixEngine
 from mellivora.rtl.memory_link import load_link, store_link
 from mellivora.rtl.pipeline import register
 from mellivora.rtl.sharing import share
-from mellivora.rtl.store_engine import StoreEngine, store_read_bytes
+from mellivora.rtl.store_engine import StoreEngine, store_reads
 from mellivora.rtl.vector_engine import READS as VECTOR_READS
 from mellivora.rtl.vector_engine import VectorEngine, d_bytes, write_widths
 from mellivora.spec import ChipSpec
@@ -42,16 +42,24 @@ def scratchpad(chip: ChipSpec, *, ecc: bool = False) -> BankedMemory:
         "matrix_b1": 2 * chip.columns,
     }
     reads |= {f"vector_{name}": 4 * lanes for name in VECTOR_READS[:3]}
-    reads |= {"vector_d": d_bytes(lanes), "store": store_read_bytes(chip), "load_table": 4}
+    reads |= {"vector_d": d_bytes(lanes), "load_table": 4}
+    reads |= {f"store_{k}": width for k, width in enumerate(store_reads(chip))}
     writes = {f"vector_w{i}": width for i, width in enumerate(write_widths(lanes))}
-    writes |= {"load": burst, "exchange": chip.exchange_bytes_per_cycle}
+    loads = {f"load_{k}": burst for k in range(chip.core_port_bursts)}
+    writes |= loads | {"exchange": chip.exchange_bytes_per_cycle}
     bank_bytes = 32
     widest = max(*reads.values(), *writes.values())
     banks = chip.sram_banks
     while banks * bank_bytes < widest + bank_bytes - 1:  # a port meets a bank once
         banks *= 2
     return BankedMemory(
-        chip.sram_bytes, bank_bytes, banks=banks, reads=reads, writes=writes, ecc=ecc
+        chip.sram_bytes,
+        bank_bytes,
+        banks=banks,
+        reads=reads,
+        writes=writes,
+        ecc=ecc,
+        ordered=tuple(loads),
     )
 
 
@@ -131,9 +139,10 @@ class Core(wiring.Component):
         _join_read(m, engines["matrix"].acc_read, sums.read_matrix)
         _join_write(m, engines["matrix"].acc_write, sums.write_matrix)
         self._vector(m, engines["vector"], pad, sums)
-        _join_write(m, engines["load"].write, pad.write_load)
         _join_read(m, engines["load"].table, pad.read_load_table)
-        _join_read(m, engines["store"].read, pad.read_store)
+        for k in range(chip.core_port_bursts):
+            _join_write(m, engines["load"].write[k], getattr(pad, f"write_load_{k}"))
+            _join_read(m, getattr(engines["store"], f"read_{k}"), getattr(pad, f"read_store_{k}"))
         for engine, link in ((engines["load"], self.load), (engines["store"], self.store)):
             wiring.connect(m, wiring.flipped(link), engine.memory)
         for name in ("load", "store"):

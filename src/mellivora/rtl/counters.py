@@ -58,23 +58,26 @@ COUNTERS = _docs()
 class Counters(wiring.Component):
     """clear: all to zero. They stand still while the core is not running.
 
-    dram_read, dram_write: a burst is granted to the core. ecc_*: bytes found in this cycle.
-    index, value: reading one of COUNTERS.
+    dram_read, dram_write: bursts granted to the core, `ways` at most. ecc_*: bytes found in this
+    cycle. index, value: reading one of COUNTERS.
     """
 
-    clear: In(1)
-    events: In(EVENTS)
-    dram_read: In(1)
-    dram_write: In(1)
-    ecc_corrected: In(EVENT_BITS)
-    ecc_uncorrectable: In(EVENT_BITS)
-    index: In(range(len(COUNTERS)))
-    value: Out(COUNTER_BITS)
-    module_name = "counters"
     has_reset = True
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, ways: int = 1) -> None:
+        self.module_name = f"counters_{ways}"
+        super().__init__(
+            {
+                "clear": In(1),
+                "events": In(EVENTS),
+                "dram_read": In(range(ways + 1)),
+                "dram_write": In(range(ways + 1)),
+                "ecc_corrected": In(EVENT_BITS),
+                "ecc_uncorrectable": In(EVENT_BITS),
+                "index": In(range(len(COUNTERS))),
+                "value": Out(COUNTER_BITS),
+            }
+        )
         self.registers = {name: Signal(COUNTER_BITS, name=name) for name in COUNTERS}
 
     def elaborate(self, platform: object) -> Module:

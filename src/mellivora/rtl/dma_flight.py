@@ -14,15 +14,16 @@ class DmaFlight(wiring.Component):
 
     start: `op` starts; only where `room`. sync: it has nothing to issue and can end in this cycle.
     issued: the youngest, unless it was a sync, has been issued; `empty`: it has no data.
-    arrived: the oldest operation with data has its last data in this cycle.
+    arrived: so many operations with data, the oldest ones, have their last data in this cycle.
     An operation that is never `issued` never ends. quiet: nothing is in flight.
     """
 
     has_reset = True
 
-    def __init__(self, outstanding: int) -> None:
+    def __init__(self, outstanding: int, most: int = 1) -> None:
+        """most: that may arrive in one cycle."""
         self.outstanding = outstanding
-        self.module_name = f"dma_flight_{outstanding}"
+        self.module_name = f"dma_flight_{outstanding}_{most}"
         super().__init__(
             {
                 "op": In(OPERATION),
@@ -31,7 +32,7 @@ class DmaFlight(wiring.Component):
                 "room": Out(1),
                 "issued": In(1),
                 "empty": In(1),
-                "arrived": In(1),
+                "arrived": In(range(most + 1)),
                 "quiet": Out(1),
                 "ends": Out(data.ArrayLayout(END, outstanding)),
             }
@@ -58,22 +59,23 @@ class DmaFlight(wiring.Component):
         for i in range(n):
             entry = Signal(END, name=f"entry{i}", reset_less=True)
             ahead = Signal(range(n + 1), name=f"ahead{i}", reset_less=True)  # unfinished before it
-            alone, here, ends = Signal(name=f"alone{i}"), Signal(), Signal(name=f"ends{i}")
+            here, ends = Signal(), Signal(name=f"ends{i}")
             m.d.comb += [
                 here.eq(tail == i),
-                alone.eq((ahead == 0) | ((ahead == 1) & self.arrived & ~has_data[i])),
                 ends.eq(
                     used[i]
-                    & alone
-                    & Mux(has_data[i], self.arrived, ~issuing[i] | (self.issued & self.empty))
+                    & Mux(
+                        has_data[i],
+                        ahead < self.arrived,
+                        (ahead <= self.arrived) & (~issuing[i] | (self.issued & self.empty)),
+                    )
                 ),
                 self.ends[i].valid.eq(ends | (at_once & here)),
             ]
             for name in ("post0", "post1", "pc", "sequence"):
                 own = Mux(used[i], entry[name], self.op[name])
                 m.d.comb += self.ends[i][name].eq(own)
-            with m.If(self.arrived & (ahead != 0)):
-                m.d.sync += ahead.eq(ahead - 1)
+            m.d.sync += ahead.eq(Mux(ahead < self.arrived, 0, ahead - self.arrived))
             with m.If(ends):
                 m.d.sync += used[i].eq(0)
             with m.If(self.issued):

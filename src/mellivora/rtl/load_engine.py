@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amaranth.hdl import C, Cat, Module, Mux, Signal, Value
-from amaranth.lib import data, fifo, wiring
+from amaranth.lib import data, fifo, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from mellivora.isa.encoding import GATHER_PAGES
@@ -33,7 +33,8 @@ def window_lookup(chip: ChipSpec) -> dict[str, wiring.Member]:
 class LoadEngine(wiring.Component):
     """The LOAD engine of a core: `memory` is its place at the memory port.
 
-    A fragment granted in cycle g has its beat in g + latency - 1 and is written one cycle later.
+    Fragments granted in cycle g have their beat in g + latency - 1 and are written one cycle later,
+    each through a port of its own: of a byte that two of them write, the later port's stays.
     table: where a LOADX reads its pages.
     """
 
@@ -47,7 +48,7 @@ class LoadEngine(wiring.Component):
                 **engine_signature(chip.outstanding_transfers).members,
                 **window_lookup(chip),
                 "memory": Out(load_link(chip)),
-                "write": Out(write_port(chip.dram_burst_bytes)),
+                "write": Out(write_port(chip.dram_burst_bytes)).array(chip.core_port_bursts),
                 "table": Out(read_port(4)),
             }
         )
@@ -55,7 +56,7 @@ class LoadEngine(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.issue = issue = DmaIssue(self.chip)
-        m.submodules.flight = flight = DmaFlight(self.chip.outstanding_transfers)
+        m.submodules.flight = flight = dma_flight(self.chip)
         m.submodules.walker = walker = DmaWalker(self.chip)
         m.submodules.page_table = pages = PageTable(self.chip)
         is_sync, is_gather = Signal(), Signal()
@@ -87,39 +88,48 @@ class LoadEngine(wiring.Component):
         with m.If(gathers):
             m.d.comb += [walker.job.paged.eq(1), walker.job.far.eq(pages.first)]
 
-        # What a beat on its way will need, in order of the requests.
-        fragment = walker.fragment
+        # What the beats on their way will need: an entry for each cycle with grants.
         layout = fragment_layout(self.chip)
         wanted = ("near", "first", "final", "last")
-        notes = data.StructLayout({name: layout[name].shape for name in wanted})
+        note_layout = data.StructLayout({name: layout[name].shape for name in wanted})
+        ways = self.chip.core_port_bursts
+        notes = data.StructLayout(
+            {"count": range(ways + 1), "each": data.ArrayLayout(note_layout, ways)}
+        )
         m.submodules.notes = queue = fifo.SyncFIFOBuffered(
             width=notes.size, depth=reads_in_flight(self.chip)
         )
-        note = data.View(notes, queue.r_data)
+        going, come = Signal(notes), data.View(notes, queue.r_data)
         m.d.comb += [
-            self.memory.valid.eq(walker.valid),
-            self.memory.multicast.eq(fragment.multicast),
-            self.memory.burst.eq(fragment.burst),
+            self.memory.count.eq(walker.count),
+            self.memory.multicast.eq(walker.fragments[0].multicast),
             walker.take.eq(self.memory.grant),
-            queue.w_en.eq(self.memory.grant),
-            queue.w_data.eq(Cat(fragment[name] for name, _ in notes)),
+            going.count.eq(self.memory.grant),
+            queue.w_en.eq(self.memory.grant != 0),
+            queue.w_data.eq(going),
             queue.r_en.eq(self.memory.beat),
         ]
-        arrived = Signal()
+        lasts: list[Value] = []
+        for k, write in enumerate(self.write):
+            fragment, note = walker.fragments[k], come.each[k]
+            m.d.comb += self.memory.bursts[k].eq(fragment.burst)
+            m.d.comb += [going.each[k][name].eq(fragment[name]) for name in wanted]
+            here = Signal(name=f"here{k}")
+            m.d.comb += here.eq(self.memory.beat & (come.count > k))
+            lasts.append(here & note.last)
+            m.d.sync += write.enable.eq(here)
+            with m.If(here):
+                m.d.sync += [
+                    write.address.eq(note.near),
+                    write.mask.eq(byte_mask(note.first, note.final, self.chip.dram_burst_bytes)),
+                    write.data.eq(self.memory.data[k]),
+                ]
+        arrived = Signal.like(flight.arrived)
         m.d.comb += flight.arrived.eq(arrived)
-        m.d.sync += [
-            self.write.enable.eq(self.memory.beat),
-            arrived.eq(self.memory.beat & note.last),
-        ]
-        with m.If(self.memory.beat):
-            m.d.sync += [
-                self.write.address.eq(note.near),
-                self.write.mask.eq(byte_mask(note.first, note.final, self.chip.dram_burst_bytes)),
-                self.write.data.eq(self.memory.data),
-            ]
-        own = walker.valid & ~fragment.multicast
+        m.d.sync += arrived.eq(sum(lasts[1:], lasts[0]))
+        own = (walker.count != 0) & ~walker.fragments[0].multicast
         issuing = issue.busy | pages.busy
-        m.d.comb += self.active.eq(issuing | own | (queue.level != 0) | arrived)
+        m.d.comb += self.active.eq(issuing | own | (queue.level != 0) | (arrived != 0))
         return m
 
     def _join_pages(
@@ -127,18 +137,33 @@ class LoadEngine(wiring.Component):
     ) -> None:
         """The table, and the places of all pages but the first, until the walker comes to them."""
         wiring.connect(m, wiring.flipped(self.table), pages.read)
-        m.submodules.places = places = fifo.SyncFIFOBuffered(width=ADDRESS_BITS, depth=GATHER_PAGES)
+        # Only a LOADX that nothing is before has pages: none is left of another one.
+        place, turned = Signal(range(GATHER_PAGES)), Signal(range(GATHER_PAGES))
+        m.submodules.places = places = memory.Memory(
+            shape=ADDRESS_BITS, depth=GATHER_PAGES, init=[]
+        )
+        write = places.write_port()
         m.d.comb += [
             pages.op.eq(self.op),
             pages.start.eq(self.start),
             pages.stop.eq(issue.stop),
             pages.far.eq(issue.job.far),
             pages.limit.eq(self.limit),
-            places.w_en.eq(pages.push),
-            places.w_data.eq(pages.next),
-            walker.page.eq(places.r_data),
-            places.r_en.eq(walker.next_page),
+            write.en.eq(pages.push),
+            write.addr.eq(place),
+            write.data.eq(pages.next),
         ]
+        m.d.sync += [place.eq(place + pages.push), turned.eq(turned + walker.next_pages)]
+        for k in range(self.chip.core_port_bursts):
+            read = places.read_port(domain="comb")
+            m.d.comb += [read.addr.eq(turned + k), walker.pages[k].eq(read.data)]
+
+
+def dma_flight(chip: ChipSpec) -> DmaFlight:
+    """What is in flight of one engine: as many may arrive at once as fragments come."""
+    return DmaFlight(
+        chip.outstanding_transfers, min(chip.outstanding_transfers, chip.core_port_bursts)
+    )
 
 
 def join_issue(

@@ -1,13 +1,14 @@
-"""Between the DMA engines of a core and the memory port: one fragment a cycle at most.
+"""Between the DMA engines of a core and the memory port: up to `ways` fragments a cycle.
 
-A fragment is asked for (`valid`, held) and granted in the same cycle, at the earliest.
+An engine says how many it has (`count`, held), the port in the same cycle how many of these, the
+first ones, it grants. ways: bursts a cycle of a core port.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from mellivora.rtl.dma_walker import burst_bits
@@ -21,35 +22,45 @@ STORE_DATA_CYCLES = 1 + READ_CYCLES
 
 
 def load_link(chip: ChipSpec) -> wiring.Signature:
-    """LOAD's side. Beats come in the order of grants; multicast: only with all cores' at once."""
+    """LOAD's side. multicast: only with all cores' at once.
+
+    beat: what was granted in one cycle has come, all of it, in the order of these cycles.
+    """
+    ways = chip.core_port_bursts
     return wiring.Signature(
         {
-            "valid": Out(1),
+            "count": Out(range(ways + 1)),
             "multicast": Out(1),
-            "burst": Out(ADDRESS_BITS - burst_bits(chip)),
-            "grant": In(1),
+            "bursts": Out(data.ArrayLayout(ADDRESS_BITS - burst_bits(chip), ways)),
+            "grant": In(range(ways + 1)),
             "beat": In(1),
-            "data": In(8 * chip.dram_burst_bytes),
+            "data": In(data.ArrayLayout(8 * chip.dram_burst_bytes, ways)),
         }
     )
 
 
 def store_link(chip: ChipSpec) -> wiring.Signature:
-    """STORE's side. data, mask: STORE_DATA_CYCLES after the grant; done: a write has its answer."""
+    """STORE's side. data, masks: STORE_DATA_CYCLES after the grant.
+
+    last: of its transfer, for each fragment. done: so many writes have their answers in this cycle;
+    done_last: so many of these are the last ones of transfers.
+    """
+    ways = chip.core_port_bursts
     return wiring.Signature(
         {
-            "valid": Out(1),
-            "burst": Out(ADDRESS_BITS - burst_bits(chip)),
-            "last": Out(1),  # of its transfer
-            "grant": In(1),
-            "data": Out(8 * chip.dram_burst_bytes),
-            "mask": Out(chip.dram_burst_bytes),
-            "done": In(1),
-            "done_last": In(1),
+            "count": Out(range(ways + 1)),
+            "bursts": Out(data.ArrayLayout(ADDRESS_BITS - burst_bits(chip), ways)),
+            "last": Out(ways),
+            "grant": In(range(ways + 1)),
+            "data": Out(data.ArrayLayout(8 * chip.dram_burst_bytes, ways)),
+            "masks": Out(data.ArrayLayout(chip.dram_burst_bytes, ways)),
+            "done": In(range(ways + 1)),
+            "done_last": In(range(ways + 1)),
         }
     )
 
 
 def reads_in_flight(chip: ChipSpec) -> int:
-    """Reads, and as many writes, between grant and answer: enough for a grant in every cycle."""
+    """Cycles with reads, and as many with writes, between grant and answer: enough for each to
+    have grants."""
     return 1 << (chip.dram_latency_cycles + 1).bit_length()

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
 from mellivora.isa.table import BY_NAME, COLLECTIVES
-from mellivora.rtl.dma_flight import DmaFlight
 from mellivora.rtl.dma_issue import DmaIssue
 from mellivora.rtl.dma_walker import DmaWalker
 from mellivora.rtl.exchange_link import exchange_link
 from mellivora.rtl.exchange_side import ExchangeSide
 from mellivora.rtl.interfaces import READ_CYCLES, engine_signature, read_port, write_port
-from mellivora.rtl.load_engine import byte_mask, join_issue, window_lookup
+from mellivora.rtl.load_engine import byte_mask, dma_flight, join_issue, window_lookup
 from mellivora.rtl.memory_link import reads_in_flight, store_link
 from mellivora.rtl.pipeline import register
 
@@ -23,15 +22,17 @@ if TYPE_CHECKING:
     from mellivora.spec import ChipSpec
 
 
-def store_read_bytes(chip: ChipSpec) -> int:
-    """Width of the read port: a burst, or a beat of EXCH."""
-    return max(chip.dram_burst_bytes, chip.exchange_bytes_per_cycle)
+def store_reads(chip: ChipSpec) -> list[int]:
+    """Width of each read port, bytes: a burst; of the first one also a beat of EXCH."""
+    first = max(chip.dram_burst_bytes, chip.exchange_bytes_per_cycle)
+    return [first, *[chip.dram_burst_bytes] * (chip.core_port_bursts - 1)]
 
 
 class StoreEngine(wiring.Component):
     """The STORE engine of a core: `memory` is its place at the memory port.
 
-    A fragment granted in cycle g is read in g+1; its data are there in g + STORE_DATA_CYCLES.
+    Fragments granted in cycle g are read in g+1, each through a port of its own; their data are
+    there in g + STORE_DATA_CYCLES. A byte of DRAM that two of them have goes with the later one.
     exchange: its place in the network; exchange_write: what EXCH brings.
     """
 
@@ -45,7 +46,7 @@ class StoreEngine(wiring.Component):
                 **engine_signature(chip.outstanding_transfers).members,
                 **window_lookup(chip),
                 "memory": Out(store_link(chip)),
-                "read": Out(read_port(store_read_bytes(chip))),
+                **{f"read_{k}": Out(read_port(n)) for k, n in enumerate(store_reads(chip))},
                 "exchange": Out(exchange_link(chip)),
                 "exchange_write": Out(write_port(chip.exchange_bytes_per_cycle)),
             }
@@ -54,7 +55,7 @@ class StoreEngine(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.issue = issue = DmaIssue(self.chip)
-        m.submodules.flight = flight = DmaFlight(self.chip.outstanding_transfers)
+        m.submodules.flight = flight = dma_flight(self.chip)
         m.submodules.walker = walker = DmaWalker(self.chip)
         m.submodules.side = side = ExchangeSide(self.chip)
         is_sync, is_collective = Signal(), Signal()
@@ -82,31 +83,56 @@ class StoreEngine(wiring.Component):
         )
         self._join_side(m, side, is_collective)
 
-        fragment = walker.fragment
-        arrived = Signal()
-        unanswered = Signal(range(reads_in_flight(self.chip) + 1))
-        first, final = (
-            register(m, fragment[name], name, stages=1 + READ_CYCLES) for name in ("first", "final")
-        )
+        arrived = Signal.like(flight.arrived)
+        ways = self.chip.core_port_bursts
+        unanswered = Signal(range(ways * reads_in_flight(self.chip) + 1))
         m.d.comb += [
-            self.memory.valid.eq(walker.valid),
-            self.memory.burst.eq(fragment.burst),
-            self.memory.last.eq(fragment.last),
+            self.memory.count.eq(walker.count),
             walker.take.eq(self.memory.grant),
-            self.memory.data.eq(self.read.data[: 8 * self.chip.dram_burst_bytes]),
-            self.memory.mask.eq(byte_mask(first, final, self.chip.dram_burst_bytes)),
             flight.arrived.eq(arrived),
             self.active.eq(
-                issue.busy | walker.valid | (unanswered != 0) | arrived | self.exchange.running
+                issue.busy
+                | (walker.count != 0)
+                | (unanswered != 0)
+                | (arrived != 0)
+                | self.exchange.running
             ),
         ]
         m.d.sync += [
-            self.read.enable.eq(self.memory.grant | side.read),
-            self.read.address.eq(Mux(side.read, side.read_address, fragment.near)),
-            arrived.eq(self.memory.done & self.memory.done_last),
+            arrived.eq(self.memory.done_last),
             unanswered.eq(unanswered + self.memory.grant - self.memory.done),
         ]
+        for k in range(ways):
+            self._fragment(m, walker, side, k)
         return m
+
+    def _fragment(self, m: Module, walker: DmaWalker, side: ExchangeSide, k: int) -> None:
+        """Port k: the read of a fragment that is granted, and then its data."""
+        read, fragment = getattr(self, f"read_{k}"), walker.fragments[k]
+        burst_bytes, late = self.chip.dram_burst_bytes, 1 + READ_CYCLES
+        granted, address = self.memory.grant > k, fragment.near
+        others: Value = Const(0, burst_bytes)  # bytes of it that a later one has
+        if k == 0:
+            granted, address = granted | side.read, Mux(side.read, side.read_address, address)
+        m.d.sync += [read.enable.eq(granted), read.address.eq(address)]
+        first, final = (
+            register(m, fragment[name], f"{name}{k}", stages=late) for name in ("first", "final")
+        )
+        for i in range(k + 1, self.chip.core_port_bursts):
+            after = walker.fragments[i]
+            same = (after.burst == fragment.burst) & (self.memory.grant > i)
+            begin, end = (
+                register(m, after[name], f"{name}{k}_{i}", stages=late)
+                for name in ("first", "final")
+            )
+            there = register(m, same, f"same{k}_{i}", stages=late)
+            others = others | Mux(there, byte_mask(begin, end, burst_bytes), 0)
+        m.d.comb += [
+            self.memory.bursts[k].eq(fragment.burst),
+            self.memory.last[k].eq(fragment.last),
+            self.memory.data[k].eq(read.data[: 8 * burst_bytes]),
+            self.memory.masks[k].eq(byte_mask(first, final, burst_bytes) & ~others),
+        ]
 
     def _join_side(self, m: Module, side: ExchangeSide, is_collective: Signal) -> None:
         """A collective starts when nothing is in flight: any place of `ends` is free for it."""
@@ -115,7 +141,7 @@ class StoreEngine(wiring.Component):
         m.d.comb += [
             side.op.eq(self.op),
             side.start.eq(self.start & is_collective),
-            side.read_data.eq(self.read.data),
+            side.read_data.eq(self.read_0.data),
         ]
         with m.If(side.held):
             m.d.comb += self.ends[0].eq(side.end)

@@ -92,7 +92,7 @@ class ChipNumbers(NamedTuple):
             chip.dram_latency_cycles,
             chip.dram_bursts_num,
             chip.dram_bursts_den,
-            chip.core_port_bytes_per_cycle // chip.dram_burst_bytes,
+            chip.core_port_bursts,
         )
 
 

@@ -212,6 +212,11 @@ class ChipSpec:
         return self._bursts_per_cycle.denominator
 
     @property
+    def core_port_bursts(self) -> int:
+        """Bursts a cycle between DRAM and one core, each way, at most."""
+        return self.core_port_bytes_per_cycle // self.dram_burst_bytes
+
+    @property
     def dram_bytes_per_cycle(self) -> float:
         """DRAM bytes a cycle for the whole chip, for print; `dram_bursts_num`/`_den` are exact."""
         return float(self._bursts_per_cycle * self.dram_burst_bytes)
