@@ -10,7 +10,12 @@ from mellivora.rtl import dma_issue, dma_walker
 from mellivora.rtl.interfaces import OPERATION
 
 SMALL = SimpleNamespace(
-    name="small", windows=2, sram_bytes=12, dram_burst_bytes=4, outstanding_transfers=3
+    name="small",
+    windows=2,
+    sram_bytes=12,
+    dram_burst_bytes=4,
+    core_port_bursts=1,
+    outstanding_transfers=3,
 )
 """Smaller than any ChipSpec may be."""
 COUNT_BITS, ADDRESS_BITS = 3, 5

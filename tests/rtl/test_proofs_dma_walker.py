@@ -5,10 +5,10 @@ from amaranth.hdl import Assert, Assume, Cat, Cover, Fragment, Module, Mux, Sign
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 from tests.rtl.proof_chips import SMALL, narrow_walker
-from tests.rtl.proof_parts import FifoInside, Line, first_two, inputs_of, join_inputs
+from tests.rtl.proof_parts import Line, first_two, inputs_of, join_inputs
 
 from mellivora.rtl.dma_walker import LEVELS
-from mellivora.rtl.proofs import part, prove, reached, registers
+from mellivora.rtl.proofs import prove, reached, registers
 
 
 class Walker(wiring.Component):
@@ -38,7 +38,7 @@ class Walker(wiring.Component):
         walker, chip = self.walker, self.chip
         m.submodules.walker = fragment = Fragment.get(walker, platform)
         join_inputs(m, self, walker)
-        shown, place = walker.fragment, self.module.burst_bits(chip)
+        shown, place = walker.fragments[0], self.module.burst_bits(chip)
         follow, claim = Signal(), Signal(self.layout)
         line = Line(
             m,
@@ -51,13 +51,13 @@ class Walker(wiring.Component):
         m.d.comb += [
             follow.eq(self.follow & walker.push & ~line.due),
             Assume(~walker.push | (line.count != chip.outstanding_transfers)),
-            Assume(walker.valid | ~walker.take),
-            Assert(walker.valid == (line.count != 0)),
+            Assume(walker.count | ~walker.take),
+            Assert(walker.count == (line.count != 0)),
             Cover(line.first & shown.last & claim.job.left[0].any() & claim.job.left[1].any()),
         ]
-        with m.If(line.first & walker.next_page):
-            m.d.comb += Assume(walker.page >= claim.low)
-            m.d.comb += Assume(walker.page <= claim.far.most[LEVELS - 1])
+        with m.If(line.first & walker.next_pages):
+            m.d.comb += Assume(walker.pages[0] >= claim.low)
+            m.d.comb += Assume(walker.pages[0] <= claim.far.most[LEVELS - 1])
         with m.If(follow):
             m.d.comb += Assume(self.claim.job == walker.job)
             m.d.comb += [Assume(fact) for fact in self._facts(self.claim)]
@@ -99,32 +99,30 @@ class Walker(wiring.Component):
         return facts
 
     def _invariants(self, m, fragment, line, follow, claim):
-        walker, state, job = self.walker, registers(fragment), claim.job
-        waiting = FifoInside(part(fragment, "waiting"), max(2, self.chip.outstanding_transfers - 1))
+        state, job, most = registers(fragment), claim.job, self.chip.outstanding_transfers
+        at = data.View(self.module.place_layout(self.chip), state["at"])
         mine = line.first  # the job that is followed is the walker's own
-        m.d.comb += waiting.holds(line.count - walker.valid)
-        m.d.comb += Assert(line.count <= self.chip.outstanding_transfers)
+        m.d.comb += [Assert(state["held"] == line.count), Assert(line.count <= most)]
         with m.If(line.due):
             m.d.comb += [Assert(fact) for fact in self._facts(claim)]
             m.d.comb += Assert(line.before < line.count)
-            with m.If(~mine):
-                m.d.comb += Assert(waiting.word(line.before - 1) == job.as_value())
+            for i in range(most):
+                m.d.comb += Assert((line.before != i) | (state[f"job{i}"] == job.as_value()))
         with m.If(mine):
-            m.d.comb += [Assert(state["job"] == job.as_value()), Assert(state["rest"] != 0)]
-            m.d.comb += Assert(state["rest"] <= job.run)
+            m.d.comb += [Assert(at.rest != 0), Assert(at.rest <= job.run)]
         for side, stop in (("far", claim.high), ("near", self.chip.sram_bytes)):
             with m.If(mine):
-                m.d.comb += Assert(state[side] >= (claim.low if side == "far" else job.near))
-                m.d.comb += Assert(state[side] + state["rest"] <= stop)
+                m.d.comb += Assert(at[side] >= (claim.low if side == "far" else job.near))
+                m.d.comb += Assert(at[side] + at.rest <= stop)
             for k in range(LEVELS):
-                self._level(m, state, side, k, line, follow, claim)
+                self._level(m, at, state["piece_ends0"], side, k, line, follow, claim)
 
-    def _level(self, m, state, side, k, line, follow, claim):
+    def _level(self, m, at, piece_ends, side, k, line, follow, claim):
         """row, what is left to step at this level: with what is left of the extent, in bounds."""
         gap = Signal(self.bits[side], name=f"{side}_gap{k}")
-        row, left = state[f"row_{side}{k}"], [state[f"left{i}"] for i in range(LEVELS)]
+        row, left = at[f"row_{side}"][k], list(at.left)
         step, extent = claim.job[f"{side}_step"][k], claim[side].extents[k]
-        done = self.walker.take & state["piece_ends"]
+        done = self.walker.take & piece_ends
         paged = claim.job.paged & (side == "far") & (k == LEVELS - 1)
         with m.If(line.first):
             m.d.comb += [
@@ -143,16 +141,22 @@ class Walker(wiring.Component):
 
 
 FAULTS = {
-    "a piece too many": ("left[k].eq(incoming.left[k])", "left[k].eq(incoming.left[k] + 1)"),
-    "a step from the last fragment": ("row_far[k] + job.far_step[k],", "far + job.far_step[k],"),
-    "a piece one byte too long": ("piece_ends.eq(rest <= room)", "piece_ends.eq(rest < room)"),
-    "a fragment as long as its burst": (
-        "self.fragment.final.eq(Mux(piece_ends,",
-        "self.fragment.final.eq(Mux(0,",
+    "a piece too many": ("place.left[k].eq(job.left[k])", "place.left[k].eq(job.left[k] + 1)"),
+    "a step from the last fragment": (
+        "at.row_far[level] + job.far_step[level]",
+        "at.far + job.far_step[level]",
     ),
-    "steps of the job before": ("job.eq(incoming), far", "far"),
-    "a page and a stride": ("Mux(job.paged, self.page,", "Mux(job.paged, self.page + next_far,"),
-    "rows do not begin again": ("left[below].eq(job.left[below])", "left[below].eq(job.left[k])"),
+    "a piece one byte too long": ("piece_ends.eq(at.rest <= room)", "piece_ends.eq(at.rest < room)"),
+    "a fragment as long as its burst": (
+        "fragment.final.eq(Mux(piece_ends,",
+        "fragment.final.eq(Mux(0,",
+    ),
+    "steps of the job before": ("job.eq(jobs[i + k])", "job.far.eq(jobs[i + k].far)"),
+    "a page and a stride": ("Mux(job.paged, page,", "Mux(job.paged, page + next_far,"),
+    "rows do not begin again": (
+        "to.left[below].eq(job.left[below])",
+        "to.left[below].eq(job.left[level])",
+    ),
 }
 
 

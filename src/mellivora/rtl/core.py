@@ -17,7 +17,7 @@ from mellivora.rtl.load_engine import LoadEngine
 from mellivora.rtl.matrix_engine import MatrixEngine
 from mellivora.rtl.memory_link import load_link, store_link
 from mellivora.rtl.pipeline import register
-from mellivora.rtl.sharing import share
+from mellivora.rtl.sharing import share, share_if_numbered
 from mellivora.rtl.store_engine import StoreEngine, store_reads
 from mellivora.rtl.vector_engine import READS as VECTOR_READS
 from mellivora.rtl.vector_engine import VectorEngine, d_bytes, write_widths
@@ -123,7 +123,7 @@ class Core(wiring.Component):
             "vector": VectorEngine(chip),
         }
         for name, engine in engines.items():
-            m.submodules[name] = share(engine)
+            m.submodules[name] = share_if_numbered(engine)
             place = getattr(front, name)
             m.d.comb += [
                 engine.op.eq(place.op),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -205,6 +205,8 @@ class MemoryPort(wiring.Component):
         self, m: Module, routes: fifo.SyncFIFOBuffered, used: list, valid: list, letter: str
     ) -> Value:
         """Takes the answers of the grants of one cycle, all at once; whether it does."""
+        if self.slots == 1:
+            used = [Const(1)]  # or there were no grants
         here = wire(m, Cat(~a | b for a, b in zip(used, valid)), f"{letter}_here")
         for s, axi in enumerate(self.axi):
             others = Cat(here[i] for i in range(self.slots) if i != s).all()

@@ -17,6 +17,8 @@ from amaranth.lib.wiring import In
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_INPUT_BITS = 1 << 16
+"""Of a module with clock and reset, in Amaranth's netlist."""
 _wanted: ContextVar[dict[str, Any] | None] = ContextVar("wanted", default=None)
 
 
@@ -38,6 +40,17 @@ def share(component: Any) -> Instance:
     if getattr(component, "has_reset", False):
         ports["i_rst"] = ResetSignal()
     return Instance(component.module_name, i_clk=ClockSignal(), **ports)
+
+
+def share_if_numbered(component: Any) -> Any:
+    """`share`, unless the component has more input bits than Amaranth can number: then itself,
+    which becomes part of the module that it is placed in."""
+    inputs = (
+        len(Value.cast(value))
+        for _, member, value in component.signature.flatten(component)
+        if member.flow == In
+    )
+    return share(component) if sum(inputs) + 2 < _INPUT_BITS else component
 
 
 @contextmanager
