@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("noise.mva").write_bytes(bytes(range(128, 256)))
     Path("noise.mvp").write_bytes(bytes(range(256)))
     Path("chip.toml").write_text('name = "x"\n')
+    preset = files("mellivora.spec").joinpath("presets/nano.toml").read_text("utf-8")
+    near, count = re.subn(r"(?m)^dram_latency_cycles = \d+", "dram_latency_cycles = 7", preset)
+    assert count == 1
+    Path("near.toml").write_text(near)
     Path("sub").mkdir()
     program(4096).save("good.mvp")
     program(1 << 31, "micro").save("large.mvp")
@@ -56,11 +62,11 @@ BAD = {
     "two programs": ("MV0891", "cosim good.mva --random 3"),
     "flips without ECC": ("MV0897", "cosim good.mva --flips 3"),
     "no chip": ("MV0101", "cosim good.mva --chip other"),
-    "a chip without a port": ("MV0120", "cosim good.mva --chip m1"),
+    "memory that answers too soon": ("MV0120", "cosim good.mva --chip near.toml"),
     "no wave of nothing": ("MV0893", "wave none.mva -o x.vcd"),
     "no folder for a wave": ("MV0830", "wave good.mva -o none/x.vcd"),
     "a wave of a program for another chip": ("MV0510", "wave good.mvp -o x.vcd --chip micro"),
-    "Verilog of a chip without a port": ("MV0120", "emit --chip m1 -o x.v"),
+    "Verilog of such a chip": ("MV0120", "emit --chip near.toml -o x.v"),
     "Verilog of a half chip": ("MV0100", "emit --chip chip.toml -o x.v"),
     "no folder for Verilog": ("MV0830", "emit -o none/x.v"),
     "no block": ("MV0895", "synth --block other"),

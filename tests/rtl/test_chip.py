@@ -11,6 +11,7 @@ from mellivora.isa.modes import BFormat, matmul_mode
 from mellivora.isa.random_programs import random_program
 from mellivora.rtl.chip import Chip
 from mellivora.rtl.chip_simulation import chip_simulation
+from mellivora.rtl.chip_text import chip_rtlil, top_name
 from mellivora.rtl.cosim import cosim
 from mellivora.sim.functional import Machine
 from mellivora.spec import load_chip
@@ -124,7 +125,18 @@ def test_windows_begin_at_bursts_of_dram(window, code):
     assert error.value.code == code
 
 
-def test_a_chip_with_more_than_a_burst_a_cycle_has_no_memory_port():
+def test_a_chip_whose_memory_answers_too_soon_is_refused():
     with pytest.raises(SpecError) as error:
-        Chip(load_chip("m1"))
+        Chip(NANO.replace(dram_latency_cycles=7))
     assert error.value.code == "MV0120"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["m1", "predecessor"])
+def test_every_preset_has_a_top_level(name):
+    """Of `predecessor`, which has no DRAM, one without a memory port."""
+    chip = load_chip(name)
+    text = chip_rtlil(chip)
+    masters = {line for line in text.splitlines() if "memory_" in line and "arvalid" in line}
+    assert bool(masters) == bool(chip.dram_bursts_num)
+    assert f"module \\{top_name(chip)}" in text

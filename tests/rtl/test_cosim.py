@@ -21,12 +21,20 @@ from mellivora.spec import ChipSpec, load_chip
 
 CRASHERS = sorted((Path(__file__).parents[1] / "crashers").glob("*.mva"))
 NANO, MICRO = load_chip("nano"), load_chip("micro")
+WIDE = NANO.replace(
+    name="wide",
+    cores=2,
+    outstanding_transfers=4,
+    dram_gbps=160,
+    core_port_bytes_per_cycle=2 * NANO.dram_burst_bytes,
+)
+"""2 1/2 bursts a cycle from DRAM, two of them at most to a core."""
 BATCH = 250
-CHIPS = {"nano": NANO, "micro": MICRO}
-DAILY = [("nano", first) for first in range(0, 1750, BATCH)]
-DAILY += [("micro", first) for first in range(0, 250, BATCH)]
-NIGHTLY = [("nano", first) for first in range(10_000, 47_500, 2500)]
-NIGHTLY += [("micro", first) for first in range(10_000, 22_500, 2500)]
+CHIPS = {"nano": NANO, "micro": MICRO, "wide": WIDE}
+DAILY = [("nano", first) for first in range(0, 1500, BATCH)]
+DAILY += [(name, 0) for name in ("micro", "wide")]
+NIGHTLY = [("nano", first) for first in range(10_000, 40_000, 2500)]
+NIGHTLY += [(name, first) for name in ("micro", "wide") for first in range(10_000, 20_000, 2500)]
 
 
 def check(chip: ChipSpec, first: int, count: int) -> None:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from amaranth.lib import data
 
 from mellivora.isa import latency

@@ -146,7 +146,10 @@ FAULTS = {
         "at.row_far[level] + job.far_step[level]",
         "at.far + job.far_step[level]",
     ),
-    "a piece one byte too long": ("piece_ends.eq(at.rest <= room)", "piece_ends.eq(at.rest < room)"),
+    "a piece one byte too long": (
+        "piece_ends.eq(at.rest <= room)",
+        "piece_ends.eq(at.rest < room)",
+    ),
     "a fragment as long as its burst": (
         "fragment.final.eq(Mux(piece_ends,",
         "fragment.final.eq(Mux(0,",

@@ -241,13 +241,18 @@ class Writes(PortProof):
         with m.If(answers.due):
             m.d.comb += [
                 Assert(answers.before < answers.count),
-                Assert(self.routes.word(answers.before) == Cat(Const(1, 1), core, Mux(last, core, 0))),
+                Assert(
+                    self.routes.word(answers.before) == Cat(Const(1, 1), core, Mux(last, core, 0))
+                ),
             ]
 
 
 READ_FAULTS = {
     "granted although full": ("may_read.eq(Cat(ready).all())", "may_read.eq(ready[0])"),
-    "address of the wrong core": ("list(load.bursts)) for load", "list(self.loads[0].bursts)) for load"),
+    "address of the wrong core": (
+        "list(load.bursts)) for load",
+        "list(self.loads[0].bursts)) for load",
+    ),
     "a request dropped": ("requests.r_en.eq(axi.arready)", "requests.r_en.eq(1)"),
     "routes run ahead": ("routes.r_en.eq(here.all())", "routes.r_en.eq(1)"),
     "beats go to all": (
@@ -255,8 +260,8 @@ READ_FAULTS = {
         "beat.eq(answered)",
     ),
     "an answer not taken": (
-        "ready\").eq(routes.r_rdy & used[s]",
-        "ready\").eq(routes.r_rdy & axi.arready",
+        'ready").eq(routes.r_rdy & used[s]',
+        'ready").eq(routes.r_rdy & axi.arready',
     ),
 }
 SHORT = ("WRITE_BUFFER = 8", "WRITE_BUFFER = 2")
@@ -270,7 +275,10 @@ WRITE_FAULTS = {
     "granted although full": ("Cat(routes.w_rdy, *ready).all()", "routes.w_rdy"),
     "writes on their way not counted": ("granted + takers[s].any()", "granted + queue.w_en"),
     "data dropped": ("queue.r_en.eq(axi.wready)", "queue.r_en.eq(1)"),
-    "done to the other core": ("done.eq(Mux(answered, due.done[core]", "done.eq(Mux(answered, due.done[~core]"),
+    "done to the other core": (
+        "done.eq(Mux(answered, due.done[core]",
+        "done.eq(Mux(answered, due.done[~core]",
+    ),
     "last of another core": ("& (store.grant > k) for k", "for k"),
 }
 

@@ -142,11 +142,7 @@ def _text(design: Any, chip: ChipSpec, names: _Names) -> str:
     def port(name: str) -> str:
         return f"{{(uint8_t*){names.ports[name]}, {widths[name]}}}"
 
-    members = [
-        f"    Port {name}{port(name)};"
-        for name in widths
-        if name.startswith("control__")
-    ]
+    members = [f"    Port {name}{port(name)};" for name in widths if name.startswith("control__")]
     for stem in PER_CORE:
         each = ", ".join(f"Port{port(f'{stem}_{core}')}" for core in range(chip.cores))
         members.append(f"    Port {stem}[CORES] = {{{each}}};")

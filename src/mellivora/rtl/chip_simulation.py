@@ -274,8 +274,8 @@ def chip_simulation(
 ) -> ChipSimulation:
     """The simulation of a chip's RTL. wave: with what VCD files need, slower.
 
-    Raises HostError MV0921 (no compiler), MV0922 (compilation failed), SpecError for chips that
-    the RTL cannot be (its memory port moves one burst a cycle at most).
+    Raises HostError MV0921 (no compiler), MV0922 (compilation failed), SpecError MV0120 for
+    a chip whose memory the RTL cannot serve.
     """
     spec = load_chip(chip) if isinstance(chip, str) else chip
     path, version = compiler()

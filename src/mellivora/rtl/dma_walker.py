@@ -19,6 +19,7 @@ COUNT_BITS = 31
 LEVELS = 3
 """Dimensions above the piece."""
 
+
 def burst_bits(chip: ChipSpec) -> int:
     """Bits of a place within a burst."""
     return bits_for(chip.dram_burst_bytes - 1)
@@ -160,7 +161,9 @@ class DmaWalker(wiring.Component):
                 m.d.sync += job.eq(self.job)
         return m
 
-    def _job(self, m: Module, jobs: list, index: Value, most: int, name: str) -> data.View[data.StructLayout]:
+    def _job(
+        self, m: Module, jobs: list, index: Value, most: int, name: str
+    ) -> data.View[data.StructLayout]:
         """The job of this index, at most `most`; past the last place any."""
         reachable = [job.as_value() for job in jobs[: most + 1]]
         chosen = _picked(reachable, index, len(reachable) - 1)

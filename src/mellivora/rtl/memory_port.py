@@ -71,9 +71,7 @@ class MemoryPort(wiring.Component):
                 load.grant.eq(arbiter.grants[2 * core] | arbiter.grants[-1]),
                 store.grant.eq(arbiter.grants[2 * core + 1]),
             ]
-        common = [
-            Cat(load.multicast & (load.count > k) for load in self.loads).all() for k in ways
-        ]
+        common = [Cat(load.multicast & (load.count > k) for load in self.loads).all() for k in ways]
         m.d.comb += arbiter.asks[-1].eq(Mux(may_read, sum(common[1:], common[0]), 0))
         readers, writers = [], []
         for s, slot in enumerate(arbiter.slots):
@@ -91,17 +89,18 @@ class MemoryPort(wiring.Component):
     ) -> None:
         """takers: by slot the cores that a read granted in this cycle is for, or none; rounds:
         which of their fragments."""
-        layout = data.StructLayout(
-            {"takers": self.chip.cores, "round": self.chip.core_port_bursts}
-        )
+        layout = data.StructLayout({"takers": self.chip.cores, "round": self.chip.core_port_bursts})
         rows = data.ArrayLayout(layout, self.slots)
         m.submodules.read_routes = routes = fifo.SyncFIFOBuffered(
             width=rows.size, depth=reads_in_flight(self.chip)
         )
         due = data.View(rows, routes.r_data)
         any_ = Cat(one.any() for one in takers).any()
-        ready, answered = [routes.w_rdy], self._row(
-            m, routes, [row.takers.any() for row in due], [axi.rvalid for axi in self.axi], "r"
+        ready, answered = (
+            [routes.w_rdy],
+            self._row(
+                m, routes, [row.takers.any() for row in due], [axi.rvalid for axi in self.axi], "r"
+            ),
         )
         for s, axi in enumerate(self.axi):
             requests = fifo.SyncFIFO(width=ADDRESS_BITS - burst_bits(self.chip), depth=2)
