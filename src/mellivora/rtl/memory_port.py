@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
 from mellivora.errors import SpecError
-from mellivora.rtl.axi import INCR, axi4, size_code
-from mellivora.rtl.dma_walker import burst_bits
+from mellivora.rtl.axi import axi4
+from mellivora.rtl.beat_return import BeatReturn
 from mellivora.rtl.dram_arbiter import DramArbiter, dram_slots
 from mellivora.rtl.interfaces import ADDRESS_BITS
-from mellivora.rtl.memory_link import (
-    STORE_DATA_CYCLES,
-    load_link,
-    reads_in_flight,
-    store_link,
-)
-from mellivora.rtl.pipeline import register, wire
+from mellivora.rtl.memory_link import load_link, reads_in_flight, store_link
+from mellivora.rtl.memory_master import MemoryMaster, requests
+from mellivora.rtl.pipeline import wire
+from mellivora.rtl.sharing import share
 
 if TYPE_CHECKING:
     from mellivora.spec import ChipSpec
 
 LEAST_LATENCY = 8
-WRITE_BUFFER = 8
-"""Writes between grant and AXI: the four cycles to their data, and what a full bus leaves."""
 
 
 class MemoryPort(wiring.Component):
@@ -61,7 +55,7 @@ class MemoryPort(wiring.Component):
         m = Module()
         ways = range(self.chip.core_port_bursts)
         may_read, may_write = Signal(), Signal()
-        m.submodules.arbiter = arbiter = DramArbiter(self.chip)
+        m.submodules.arbiter = self._place(arbiter := DramArbiter(self.chip))
         m.d.comb += arbiter.hold.eq(self.hold)
         for core, (load, store) in enumerate(zip(self.loads, self.stores)):
             own = Mux(may_read & ~load.multicast, load.count, 0)
@@ -80,98 +74,71 @@ class MemoryPort(wiring.Component):
             readers.append(wire(m, own | together, f"readers_{s}"))
             writers.append(wire(m, Cat(slot[1:-1:2]), f"writers_{s}"))
         rounds = list(arbiter.rounds)
-        self._reads(m, readers, rounds, may_read)
-        self._writes(m, writers, rounds, may_write)
+        masters = self._masters(m, readers, writers, rounds)
+        self._answer_reads(m, readers, rounds, [one.may_read for one in masters], may_read)
+        self._answer_writes(m, writers, [one.may_write for one in masters], may_write)
         return m
 
-    def _reads(
-        self, m: Module, takers: list[Signal], rounds: list[Value], may_read: Signal
+    def _place(self, component: Any) -> Any:
+        """Of many one module; the only one is part of the port, where proofs look into it."""
+        return share(component) if self.slots > 1 else component
+
+    def _masters(
+        self, m: Module, readers: list[Signal], writers: list[Signal], rounds: list[Value]
+    ) -> list[MemoryMaster]:
+        """By slot: cores that a read, or a write, of this cycle is for, and which fragment."""
+        masters = []
+        for s, axi in enumerate(self.axi):
+            m.submodules[f"master_{s}"] = self._place(master := MemoryMaster(self.chip))
+            masters.append(master)
+            m.d.comb += [
+                master.readers.eq(readers[s]),
+                master.writers.eq(writers[s]),
+                master.round.eq(rounds[s]),
+            ]
+            for core, (load, store) in enumerate(zip(self.loads, self.stores)):
+                beats = [Cat(*pair) for pair in zip(store.data, store.masks)]
+                m.d.comb += [
+                    master.loads[core].eq(load.bursts),
+                    master.stores[core].eq(store.bursts),
+                    master.beats[core].eq(Cat(beats)),
+                ]
+            for name, member in requests(self.chip).items():
+                mine, outer = getattr(master, name), getattr(axi, name)
+                m.d.comb += outer.eq(mine) if member.flow == Out else mine.eq(outer)
+        return masters
+
+    def _answer_reads(
+        self,
+        m: Module,
+        takers: list[Signal],
+        rounds: list[Value],
+        ready: list[Value],
+        may_read: Signal,
     ) -> None:
-        """takers: by slot the cores that a read granted in this cycle is for, or none; rounds:
-        which of their fragments."""
+        """ready: of all masters, whether each has a place for one more."""
         layout = data.StructLayout({"takers": self.chip.cores, "round": self.chip.core_port_bursts})
         rows = data.ArrayLayout(layout, self.slots)
         m.submodules.read_routes = routes = fifo.SyncFIFOBuffered(
             width=rows.size, depth=reads_in_flight(self.chip)
         )
         due = data.View(rows, routes.r_data)
-        any_ = Cat(one.any() for one in takers).any()
-        ready, answered = (
-            [routes.w_rdy],
-            self._row(
-                m, routes, [row.takers.any() for row in due], [axi.rvalid for axi in self.axi], "r"
-            ),
-        )
-        for s, axi in enumerate(self.axi):
-            requests = fifo.SyncFIFO(width=ADDRESS_BITS - burst_bits(self.chip), depth=2)
-            m.submodules[f"read_requests_{s}"] = requests
-            ready.append(requests.w_rdy)
-            bursts = [_chosen(rounds[s], list(load.bursts)) for load in self.loads]
-            m.d.comb += [
-                requests.w_en.eq(takers[s].any()),
-                requests.w_data.eq(_chosen(takers[s], bursts)),
-                axi.arvalid.eq(requests.r_rdy),
-                requests.r_en.eq(axi.arready),
-                axi.araddr.eq(requests.r_data << burst_bits(self.chip)),
-                *self._constants(axi, "ar"),
-            ]
+        used = [row.takers.any() for row in due]
+        answered = self._row(m, routes, used, [axi.rvalid for axi in self.axi], "r")
         m.d.comb += [
-            may_read.eq(Cat(ready).all()),
-            routes.w_en.eq(any_),
+            may_read.eq(Cat(routes.w_rdy, *ready).all()),
+            routes.w_en.eq(Cat(one.any() for one in takers).any()),
             routes.w_data.eq(Cat(Cat(*pair) for pair in zip(takers, rounds))),
         ]
         for core, load in enumerate(self.loads):
-            m.d.comb += load.beat.eq(answered & Cat(row.takers[core] for row in due).any())
-            for k in range(self.chip.core_port_bursts):
-                mine = Cat(row.takers[core] & row.round[k] for row in due)
-                mine = wire(m, mine, f"beat_{core}_{k}")
-                m.d.comb += load.data[k].eq(_chosen(mine, [axi.rdata for axi in self.axi]))
-
-    def _writes(
-        self, m: Module, takers: list[Signal], rounds: list[Value], may_write: Signal
-    ) -> None:
-        """takers: by slot the core whose write is granted in this cycle, or none; rounds: which of
-        its fragments."""
-        cores, place = self.chip.cores, burst_bits(self.chip)
-        ready = []
-        for s, axi in enumerate(self.axi):
-            bursts = [_chosen(rounds[s], list(store.bursts)) for store in self.stores]
-            burst = wire(m, _chosen(takers[s], bursts), f"write_burst_{s}")
-            late: Value = takers[s]
-            for stage in range(STORE_DATA_CYCLES):  # with reset: it says what is valid
-                later = Signal(cores, name=f"takers_{stage + 1}_{s}")
-                m.d.sync += later.eq(late)
-                late = later
-            late_round = register(m, rounds[s], f"round_{s}", stages=STORE_DATA_CYCLES)
-            beats = [
-                _chosen(late_round, [Cat(*pair) for pair in zip(store.data, store.masks)])
-                for store in self.stores
-            ]
-            addresses = fifo.SyncFIFO(width=ADDRESS_BITS - place, depth=WRITE_BUFFER)
-            queue = fifo.SyncFIFO(width=9 * self.chip.dram_burst_bytes, depth=WRITE_BUFFER)
-            m.submodules[f"write_addresses_{s}"] = addresses
-            m.submodules[f"write_beats_{s}"] = queue
-            # A write is granted only if its place is free when its data come.
-            for channel, waiting in (("aw", addresses), ("w", queue)):
-                granted = Signal(range(WRITE_BUFFER + 1), name=f"{channel}_granted_{s}")
-                leaves = waiting.r_rdy & waiting.r_en
-                m.d.sync += granted.eq(granted + takers[s].any() - leaves)
-                ready.append(granted != WRITE_BUFFER)
+            m.submodules[f"return_{core}"] = self._place(back := BeatReturn(self.chip))
             m.d.comb += [
-                addresses.w_en.eq(late.any()),
-                addresses.w_data.eq(register(m, burst, f"burst_{s}", stages=STORE_DATA_CYCLES)),
-                queue.w_en.eq(late.any()),
-                queue.w_data.eq(_chosen(late, beats)),
-                axi.awvalid.eq(addresses.r_rdy),
-                addresses.r_en.eq(axi.awready),
-                axi.awaddr.eq(addresses.r_data << place),
-                *self._constants(axi, "aw"),
-                axi.wvalid.eq(queue.r_rdy),
-                queue.r_en.eq(axi.wready),
-                Cat(axi.wdata, axi.wstrb).eq(queue.r_data),
-                axi.wlast.eq(1),
+                back.mine.eq(Cat(row.takers[core] for row in due)),
+                back.rounds.eq(Cat(row.round for row in due)),
+                back.words.eq(Cat(axi.rdata for axi in self.axi)),
+                load.beat.eq(answered & back.mine.any()),
+                load.data.eq(back.data),
             ]
-        self._answer_writes(m, takers, ready, may_write)
 
     def _answer_writes(
         self, m: Module, takers: list[Signal], ready: list[Value], may_write: Signal
@@ -212,19 +179,6 @@ class MemoryPort(wiring.Component):
             m.d.comb += getattr(axi, f"{letter}ready").eq(routes.r_rdy & used[s] & others)
         m.d.comb += routes.r_en.eq(here.all())
         return wire(m, routes.r_rdy & here.all(), f"{letter}_answered")
-
-    def _constants(self, axi: wiring.PureInterface, letters: str) -> list[object]:
-        size = size_code(self.chip.dram_burst_bytes)
-        fields = {"len": 0, "size": size, "burst": INCR}
-        return [getattr(axi, letters + name).eq(value) for name, value in fields.items()]
-
-
-def _chosen(one_hot: Value, values: Sequence[Value]) -> Value:
-    """The value of the lowest bit that is set; 0 if none is."""
-    result = Value.cast(0)
-    for i, value in reversed(list(enumerate(values))):
-        result = Mux(one_hot[i], value, result)
-    return result
 
 
 def check_memory_port(chip: ChipSpec) -> None:
