@@ -81,8 +81,10 @@ def memory_ports(chip: ChipSpec) -> dict[str, tuple[int, list[int], list[int]]]:
     reads = [4 * lanes] * 3 + [max(4, lanes // 8)]
     writes = [4 * lanes, max(32, lanes), max(32, lanes), max(4, lanes // 8)]
     exchange, burst = chip.exchange_bytes_per_cycle, chip.dram_burst_bytes
-    pad_reads = [32, 1, 2 * columns, 2 * columns, *reads, max(burst, exchange), 4]
-    pad_writes = [*writes, burst, exchange]
+    ways = chip.core_port_bursts
+    pad_reads = [32, 1, 2 * columns, 2 * columns, *reads, 4]
+    pad_reads += [max(burst, exchange), *[burst] * (ways - 1)]
+    pad_writes = [*writes, *[burst] * ways, exchange]
     banks = chip.sram_banks
     while banks * BANK_BYTES < max(*pad_reads, *pad_writes) + BANK_BYTES - 1:
         banks *= 2
@@ -126,9 +128,15 @@ def _merges(chip: ChipSpec) -> int:
     return max(1, (most - 1).bit_length()) - (_beat_blocks(chip) - 1).bit_length()
 
 
-def _memory_ports(chip: ChipSpec) -> int:
-    """The RTL's serves one burst a cycle. For more, a guess: so many of them."""
-    return chip.cores * max(1, -(-chip.dram_bursts_num // chip.dram_bursts_den))
+def _slots(chip: ChipSpec) -> int:
+    """Bursts that DRAM moves in a cycle at most."""
+    return -(-chip.dram_bursts_num // chip.dram_bursts_den)
+
+
+def _crossed(chip: ChipSpec) -> int:
+    """Of a memory port of several masters, which are modules of their own: each meets all cores."""
+    slots = _slots(chip)
+    return chip.cores * chip.core_port_bursts * slots if slots > 1 else 0
 
 
 Size = Callable[[ChipSpec], float]
@@ -154,7 +162,8 @@ _BLOCK_SIZES: dict[str, Size] = {
     "chunk_merge": _merges,
     "chunk_reduce": lambda chip: max(BLOCK_TERMS, chip.lanes),
     "watchdog": lambda chip: chip.cores,
-    "memory_port": _memory_ports,
+    "memory_port": lambda chip: chip.cores * max(1, _slots(chip)),
+    **dict.fromkeys(("memory_master", "beat_return", "dram_arbiter"), _crossed),
 }
 
 
