@@ -1,7 +1,7 @@
 """Issue: causes are those of `isa.footprint`, jobs those of a plain joining of dimensions."""
 
 import numpy as np
-from tests.rtl.test_dma_walker import fields_of, joined
+from tests.rtl.test_dma_walker import fields_of, joined, number
 
 from mellivora.isa.encoding import (
     DRAM_UNIT_BYTES,
@@ -98,7 +98,7 @@ def test_verdicts_and_jobs(rng):
         if empty or cause:
             continue
         run, left = joined(counts, steps[:3], steps[3:])
-        job = fields_of(job_layout(CHIP), shown["job"][t])
+        job = fields_of(job_layout(CHIP), number(shown["job"][t]))
         window, offset, fine, pad = row[R_SLOT : R_SLOT + 4]
         assert job["multicast"] == (row[R_OPCODE] == BY_NAME["loadm"].opcode)
         assert job["far"] == BASES[window] + offset * DRAM_UNIT_BYTES + fine
