@@ -77,9 +77,9 @@ def test_verdicts_and_jobs(rng):
     cycles = DMA_ISSUE_CYCLES * len(rows)
     # Base and limit come late, and what the queue shows while an operation is issued is the next.
     turn, late = np.arange(cycles) % DMA_ISSUE_CYCLES, np.arange(cycles) // DMA_ISSUE_CYCLES
-    number = rows[late, R_SLOT] % CHIP.windows
+    window = rows[late, R_SLOT] % CHIP.windows
     due = turn >= 4
-    base, limit = (np.where(due, np.array(one)[number], 77) for one in (BASES, LIMITS))
+    base, limit = (np.where(due, np.array(one)[window], 77) for one in (BASES, LIMITS))
     halves = [np.stack([x & 0xFFFF_FFFF, x >> 32], axis=1) for x in (base, limit)]
     op = np.array(words)[np.where(turn == 0, late, np.minimum(late + 1, len(rows) - 1))]
     shown = build(DmaIssue(CHIP)).run(op=op, start=turn == 0, base=halves[0], limit=halves[1])
