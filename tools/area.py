@@ -29,8 +29,8 @@ from mellivora.errors import HostError  # noqa: E402
 from mellivora.native.build import cache_dir  # noqa: E402
 from mellivora.rtl import synth  # noqa: E402
 from mellivora.rtl.core import Core  # noqa: E402
-from mellivora.rtl.exchange import Exchange  # noqa: E402
 from mellivora.rtl.dram_arbiter import dram_slots  # noqa: E402
+from mellivora.rtl.exchange import Exchange  # noqa: E402
 from mellivora.rtl.hierarchy import Part, hierarchy  # noqa: E402
 from mellivora.rtl.liberty import read_library  # noqa: E402
 from mellivora.rtl.memory_port import MemoryPort  # noqa: E402
