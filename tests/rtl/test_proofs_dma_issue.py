@@ -4,11 +4,13 @@ import pytest
 from amaranth.hdl import Assert, Assume, Cat, Cover, Fragment, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from tests.rtl.proof_chips import SMALL, narrow_issue
-from tests.rtl.proof_parts import first_two, inputs_of, join_inputs
+from tests.rtl.proof_parts import first_two, inputs_of, join_inputs, mutated
 
 from mellivora.isa.table import DMA_CONFIG, DMA_SLOTS
+from mellivora.rtl import dma_issue
 from mellivora.rtl.dma_walker import LEVELS
 from mellivora.rtl.proofs import prove, reached, registers
+from mellivora.spec import load_chip
 
 ANY_PRODUCT = (
     (
@@ -224,6 +226,16 @@ def issue(*changes):
 def test_what_is_pushed_lies_in_window_and_scratchpad():
     assert prove(Issue(issue(), SMALL), depth=1) is None
     assert reached(Issue(issue(), SMALL), depth=7)
+
+
+@pytest.mark.nightly
+def test_the_same_at_the_widths_of_a_chip():
+    """And a limit that is off by one is found there."""
+    whole, nano = mutated(dma_issue, *ANY_PRODUCT), load_chip("nano")
+    assert prove(Issue(whole, nano), depth=1, solver="bitwuzla") is None
+    wrong = mutated(dma_issue, *ANY_PRODUCT, FAULTS["a limit too late"])
+    found = prove(Issue(wrong, nano, inside=False), depth=7, solver="bitwuzla")
+    assert "Assert failed" in found
 
 
 @pytest.mark.parametrize("fault", first_two(FAULTS))

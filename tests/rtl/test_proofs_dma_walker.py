@@ -7,8 +7,10 @@ from amaranth.lib.wiring import In
 from tests.rtl.proof_chips import SMALL, narrow_walker
 from tests.rtl.proof_parts import Line, first_two, inputs_of, join_inputs
 
+from mellivora.rtl import dma_walker
 from mellivora.rtl.dma_walker import LEVELS
 from mellivora.rtl.proofs import prove, reached, registers
+from mellivora.spec import load_chip
 
 
 class Walker(wiring.Component):
@@ -166,6 +168,11 @@ FAULTS = {
 def test_fragments_lie_in_window_and_scratchpad():
     assert prove(Walker(narrow_walker(), SMALL), depth=1) is None
     assert reached(Walker(narrow_walker(), SMALL), depth=8)
+
+
+@pytest.mark.nightly
+def test_fragments_lie_there_at_the_widths_of_a_chip():
+    assert prove(Walker(dma_walker, load_chip("nano")), depth=1, solver="bitwuzla") is None
 
 
 @pytest.mark.parametrize("fault", first_two(FAULTS))

