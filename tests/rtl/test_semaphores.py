@@ -6,7 +6,12 @@ from tests.rtl.bench_front import layout_words
 
 from mellivora.isa.encoding import SEMAPHORE_MAX, SEMAPHORES
 from mellivora.rtl.interfaces import END, FAULT
-from mellivora.rtl.semaphores import OVERFLOW_FAULT, WORKERS, Semaphores
+from mellivora.rtl.semaphores import (
+    OVERFLOW_CYCLES,
+    OVERFLOW_FAULT,
+    WORKERS,
+    Semaphores,
+)
 from mellivora.rtl.simulate import build, pack
 
 OUTSTANDING = 2
@@ -32,14 +37,16 @@ def charged(ends, past):
 
 
 def play(rng, cycles, *, few, start_rate, post_rate):
-    """Random heads and ends; the starts they must give; stops at the first overflow."""
+    """Random heads and ends, and the starts they must give, to the first overflow; then cycles in
+    which all could start, and none does after an overflow. Overflows are named OVERFLOW_CYCLES
+    later."""
     counts = np.zeros(SEMAPHORES, np.int64)
 
     def number():
         return int(rng.integers(few if rng.random() < 0.9 else SEMAPHORES))
 
     heads, ends, starts, faults = [], [], [], []
-    valid, ready = np.zeros((2, cycles), np.int64)
+    valid, ready = np.zeros((2, cycles + OVERFLOW_CYCLES), np.int64)
     for t in range(cycles):
         valid[t], ready[t] = (
             sum(int(rng.random() < start_rate) << e for e in range(WORKERS)) for _ in range(2)
@@ -69,6 +76,12 @@ def play(rng, cycles, *, few, start_rate, post_rate):
         faults.append([charged(row, past) for row in ends[t]])
         if past.any():
             break
+    for t in range(len(starts), len(starts) + OVERFLOW_CYCLES):
+        valid[t] = ready[t] = every = (1 << WORKERS) - 1
+        starts.append(0 if past.any() else every)
+        heads.append([{"wait0": 0, "wait1": 0}] * WORKERS)
+        ends.append([[{}] * n for n in (OUTSTANDING, OUTSTANDING, 1, 1)])
+    faults = [[{}] * WORKERS] * OVERFLOW_CYCLES + faults
     length = len(starts)
     inputs = {"valid": valid[:length], "ready": ready[:length], "stop": np.zeros(length)}
     inputs["waits"] = pack(

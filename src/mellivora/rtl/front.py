@@ -4,7 +4,7 @@ CONTROL fills the queues; a head starts when its engine is ready and its tokens 
 posts.
 """
 
-from amaranth.hdl import Cat, Module
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -16,7 +16,7 @@ from mellivora.rtl.in_flight import InFlight
 from mellivora.rtl.interfaces import PC_BITS, engine_signature
 from mellivora.rtl.op_queue import OpQueue
 from mellivora.rtl.page_table import PAGES, pages_of
-from mellivora.rtl.semaphores import Semaphores
+from mellivora.rtl.semaphores import OVERFLOW_CYCLES, Semaphores
 from mellivora.rtl.sharing import share
 from mellivora.spec import ChipSpec
 
@@ -91,6 +91,12 @@ class Front(wiring.Component):
         self._control(m, control)
 
         engines = [getattr(self, name) for name in NAMES]
+        # An engine's fault stops the starts a cycle later, and waits for the overflows of its own
+        # cycle before it is recorded: of all of one cycle the oldest counts.
+        faulty = [Cat(engine.fault.valid for engine in engines)]
+        for age in range(1, OVERFLOW_CYCLES + 1):
+            faulty.append(Signal(WORKERS, name=f"faulty_{age}"))
+            m.d.sync += faulty[age].eq(faulty[age - 1])
         for e, (engine, queue, flight) in enumerate(zip(engines, queues, flights, strict=True)):
             m.submodules[f"queue_{NAMES[e]}"] = share(queue)
             m.submodules[f"flight_{NAMES[e]}"] = share(flight)
@@ -113,6 +119,7 @@ class Front(wiring.Component):
                 flight.place.sequence.eq(queue.op.sequence),
                 flight.ends.eq(engine.ends),
                 record.engines[e].eq(engine.fault),
+                record.engines[e].valid.eq(faulty[OVERFLOW_CYCLES][e]),
                 record.pending[e].eq(flight.busy | queue.valid),
                 record.oldest[e].pc.eq(flight.oldest.pc),
                 record.oldest[e].sequence.eq(flight.oldest.sequence),
@@ -131,15 +138,16 @@ class Front(wiring.Component):
         m.d.comb += [
             control.stall.eq(stall),
             semaphores.clear.eq(~self.run),
-            semaphores.stop.eq(record.record.valid | ~self.run),
+            semaphores.stop.eq(record.record.valid | faulty[1].any() | ~self.run),
             record.clear.eq(~self.run),
             record.overflow.eq(semaphores.overflow),
             record.control.eq(control.fault),
-            record.drained.eq(drained),
+            record.drained.eq(drained & ~semaphores.past),
             record.watchdog.eq(self.watchdog & ~self.done),
             self.record.eq(record.record),
             self.done.eq(
-                (control.halted & drained & ~record.record.valid) | (record.record.valid & ~active)
+                (control.halted & drained & ~record.record.valid & ~semaphores.past)
+                | (record.record.valid & ~active)
             ),
             self.quiet.eq(
                 (stall | stopped | record.record.valid) & ~active & ~semaphores.start.any()
