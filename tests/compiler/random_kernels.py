@@ -76,12 +76,15 @@ class RandomKernel:
         at = 4 * self.random.randint(0, room // 4)
         return Tile(self.random.choice(self.buffers).at(at), stride)
 
-    def source(self, dst: Tile, dst_rows: int, dst_cols: int, rows: int, cols: int) -> Tile:
-        """A random tile that is `dst` or apart from it: nothing else is legal (`isa.overlaps`)."""
+    def source(
+        self, dst: Tile, dst_rows: int, dst_cols: int, rows: int, cols: int, *, in_place: bool
+    ) -> Tile:
+        """A random tile apart from `dst`, or `dst` itself where VEW may have it in place: nothing
+        else is legal (`isa.overlaps`)."""
         end = dst.ref.offset + (dst_rows - 1) * _stride(dst) + 4 * dst_cols
         while True:
             tile = self.tile(rows, cols)
-            if dst_cols == cols and (tile.ref, tile.stride) == (dst.ref, dst.stride):
+            if in_place and (tile.ref, tile.stride) == (dst.ref, dst.stride):
                 return tile
             last = tile.ref.offset + (rows - 1) * _stride(tile) + 4 * cols
             apart = last <= dst.ref.offset or end <= tile.ref.offset
@@ -119,7 +122,7 @@ class RandomKernel:
     def vew(self) -> None:
         rows, cols = self.random.randint(1, 4), self.random.randint(1, CHIP.columns)
         dst = self.tile(rows, cols)
-        a, b = (self.source(dst, rows, cols, rows, cols) for _ in range(2))
+        a, b = (self.source(dst, rows, cols, rows, cols, in_place=True) for _ in range(2))
         self.kernel.vew(dst, a, rows=rows, cols=cols, op1=Op.ADD, b=b)
 
     def vew_dynamic(self) -> None:
@@ -132,7 +135,7 @@ class RandomKernel:
         rows, cols = self.random.randint(1, 4), self.random.randint(1, CHIP.columns)
         ref, _ = self.span(4)
         out = RowVec(ref.buffer.at(min(ref.offset, BUFFER_BYTES - 4 * rows)), 4)
-        source = self.source(out, rows, 1, rows, cols)
+        source = self.source(out, rows, 1, rows, cols, in_place=False)
         self.kernel.vred(out, source, rows=rows, cols=cols, op=Reduce.MAX)
 
     def matmul(self) -> None:
