@@ -18,6 +18,7 @@ SMALL = SimpleNamespace(
     outstanding_transfers=3,
 )
 """Smaller than any ChipSpec may be."""
+WIDE = SimpleNamespace(**vars(SMALL) | {"name": "wide", "core_port_bursts": 2})
 COUNT_BITS, ADDRESS_BITS = 3, 5
 """Of the narrow modules: products, and sums of them, have more bits than an address."""
 

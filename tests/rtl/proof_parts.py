@@ -50,7 +50,7 @@ class Line:
     """Counts those that stand between `joins` and `leaves`; with `follow` the one that joins is
     followed: `due` until it has left, `before` of the others leave before it.
 
-    leaving: it is the one that leaves in this cycle.
+    leaves: how many do in this cycle. leaving: it is one of them.
     """
 
     def __init__(self, m: Module, name, most, *, joins, leaves, follow):
@@ -58,13 +58,13 @@ class Line:
         self.before = Signal(range(most + 2), name=f"{name}_before")
         self.due = Signal(name=f"{name}_due")
         self.first = self.due & (self.before == 0)
-        self.leaving = self.first & leaves
+        self.leaving = self.due & (self.before < leaves)
         self.behind = self.count - self.before
         m.d.sync += self.count.eq(self.count + joins - leaves)
         with m.If(follow):
             m.d.sync += [self.due.eq(1), self.before.eq(self.count - leaves)]
-        with m.Elif(self.due & leaves):
-            m.d.sync += [self.due.eq(self.before != 0), self.before.eq(self.before - 1)]
+        with m.Elif(self.due):
+            m.d.sync += [self.due.eq(self.before >= leaves), self.before.eq(self.before - leaves)]
 
 
 class FifoInside:
