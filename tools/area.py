@@ -43,7 +43,7 @@ RECIPES = ("area", "speed")
 """Of `synth.RECIPES`: the second for blocks that miss the clock by the first."""
 FLOW = 1
 """Part of what the cache goes by: one more when `synth`, or what it calls, makes other cells."""
-CHIPS = ("nano", "micro", "m1")
+CHIPS = ("nano", "m1")
 PART_OF = {
     "Front": "control",
     "ControlPort": "control",

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 from mellivora.report.floorplan import svg
 from mellivora.spec import load_chip
-from mellivora.spec.area import CHIPS, LIBRARY, blocks, chip_area, measured
+from mellivora.spec.area import CHIPS, blocks, by_block, chip_area
 from mellivora.spec.area_table import PARTS, AreaTable, family, standard
 
 NAMES = {
@@ -61,8 +61,8 @@ def pages() -> dict[str, str]:
         chips = [chip for chip in CHIPS if table.has(library, chip)]
         if chips:
             text.append(_library(table, library, about, chips))
-        if library == LIBRARY and "m1" not in chips:
-            text.append(_modelled(table, "m1"))
+        if "m1" not in chips:
+            text.append(_modelled(table, library, "m1"))
     picture = svg(load_chip("m1"), area)
     return {"docs/rtl/area.md": "\n".join(text), "docs/images/floorplan-m1.svg": picture}
 
@@ -118,35 +118,32 @@ def _pin(name: str) -> str:
     return "a register" if name.startswith("$auto") else f"`{name}`"
 
 
-def _modelled(table: AreaTable, name: str) -> str:
+def _modelled(table: AreaTable, library: str, name: str) -> str:
     """A core of a chip that was not synthesised as a whole."""
-    chip, known = load_chip(name), table.modules[LIBRARY]
-    made = " and ".join(f"`{one}`" for one in measured(table))
+    chip, rows = load_chip(name), table.modules[library]
     lines = [
-        f"### One core of `{name}`, from {made}",
+        f"### One core of `{name}`, block by block",
         "",
-        f"{chip.columns} columns, {chip.lanes} lanes. Its places are counted on the RTL. What is "
-        "there once for each column, lane or node is the very module of the table above, or in the "
-        "same proportion; the rest is taken to grow with what is named in `spec/area.py`. No path "
-        "was timed: what limits it is at least what limits the table above.",
+        f"{chip.columns} columns, {chip.lanes} lanes. Its places are counted on the RTL. A block "
+        "with a longest path was synthesised as it is there; one without, scaled from `nano`: it "
+        "is taken to grow with what is named in `spec/area.py`.",
         "",
-        "| part | block | places | um2 in all | measured |",
+        "| part | block | places | um2 in all | longest path, ps |",
         "| --- | --- | --- | --- | --- |",
     ]
-    total = 0.0
+    total = own = 0.0
     for part in PARTS:
-        places: Counter[str] = Counter()
-        same: dict[str, bool] = {}
-        for module, count in table.places[name][part].items():
-            places[family(module)] += count
-            same[family(module)] = same.get(family(module), True) and module in known
-        found = blocks(chip, part)
+        found, placed = blocks(chip, part, table, library=library), by_block(table, name, part)
         for block in sorted(found, key=lambda one: -found[one].area_um2):
-            area = found[block].area_um2
+            modules, area = placed.get(block, {}), found[block].area_um2
+            path = "scaled"
+            if modules and all(module in rows for module in modules):
+                path = f"{max(rows[module].longest_path_ps for module in modules):,.0f}"
+                own += area * (part != "chip")
             total += area * (part != "chip")
-            how = "each" if same.get(block) else "scaled"
-            lines.append(f"| {part} | {block} | {places[block]:,} | {area:,.0f} | {how} |")
-    lines += [f"| **a core** | | | **{total:,.0f}** | |", ""]
+            places = sum(modules.values())
+            lines.append(f"| {part} | {block} | {places:,} | {area:,.0f} | {path} |")
+    lines += [f"| **a core** | | | **{total:,.0f}** | {own / total:.0%} synthesised |", ""]
     return "\n".join(lines)
 
 

@@ -24,7 +24,7 @@ from mellivora.spec.load import load_chip
 FIGURES = Path(__file__).with_name("area_figures.toml")
 LIBRARY = "asap7_rvt_tt_full_slim"
 LIBRARY_NM = 7
-CHIPS = ("nano", "micro", "m1")
+CHIPS = ("nano", "m1")
 """Those that may have been synthesised, smallest first."""
 BANK_BYTES = 32
 CHANNEL_GBPS = {"LPDDR5X": 17.0, "GDDR7": 112.0, "DDR5": 22.4, "HBM3": 819.0}
@@ -178,14 +178,24 @@ def measured(table: AreaTable) -> tuple[str, ...]:
     return tuple(dict.fromkeys((found[0], found[-1])))
 
 
+def by_block(table: AreaTable, chip: str, part: str) -> dict[str, dict[str, int]]:
+    """{block: {module: places}} of a part of a core."""
+    found: dict[str, dict[str, int]] = {}
+    for module, count in table.places[chip][part].items():
+        found.setdefault(family(module), {})[module] = count
+    return found
+
+
 _preset = functools.cache(load_chip)
 
 
 def _line(at: list[tuple[float, float]], x: float) -> float:
     """On the straight line through what was measured, one point's through nothing at size 0; never
-    below nothing. Where both have one size the larger figure counts."""
-    (x0, y0), (x1, y1) = at if len(at) > 1 else ((0.0, 0.0), *at)
-    return max(0.0, y0 + (y1 - y0) / (x1 - x0) * (x - x0)) if x1 != x0 else max(y0, y1)
+    below nothing. Where both have one size they are one point, of the larger figure."""
+    (x0, y0), (x1, y1) = at[0], at[-1]
+    if x0 == x1:
+        (x0, y0), y1 = (0.0, 0.0), max(y0, y1)
+    return max(0.0, y0 + (y1 - y0) / (x1 - x0) * (x - x0)) if x1 != x0 else y1
 
 
 @dataclass(frozen=True)
@@ -198,26 +208,34 @@ class Block:
     macro_bits: float
 
 
-def blocks(chip: ChipSpec, part: str, table: AreaTable | None = None) -> dict[str, Block]:
-    """The blocks of a part of one core by name; of the part "chip", of the chip."""
+def blocks(
+    chip: ChipSpec, part: str, table: AreaTable | None = None, *, library: str = LIBRARY
+) -> dict[str, Block]:
+    """The blocks of a part of one core by name; of the part "chip", of the chip.
+
+    Each lies on the line through the smallest and the largest chip of which it was measured.
+    """
     table = standard() if table is None else table
-    rows = table.modules[LIBRARY]
+    rows = table.modules[library]
     sums: dict[str, dict[str, list[float]]] = {}
     macros: dict[str, bool] = {}
-    for name in measured(table):
-        for module, count in table.places[name][part].items():
-            row = rows[module]
-            is_macro = macros.setdefault(family(module), row.memory_bits >= MACRO_BITS)
-            figures = (row.area_um2, row.memory_bits * (not is_macro), row.memory_bits * is_macro)
-            mine = sums.setdefault(family(module), {}).setdefault(name, [0.0] * len(figures))
-            for i, figure in enumerate(figures):
-                mine[i] += figure * count
+    for name in (one for one in CHIPS if one in table.places):
+        for block, modules in by_block(table, name, part).items():
+            if not all(module in rows for module in modules):
+                continue
+            mine = sums.setdefault(block, {}).setdefault(name, [0.0] * 3)
+            for module, count in modules.items():
+                row = rows[module]
+                is_macro = macros.setdefault(block, row.memory_bits >= MACRO_BITS)
+                bits = (row.memory_bits * (not is_macro), row.memory_bits * is_macro)
+                for i, figure in enumerate((row.area_um2, *bits)):
+                    mine[i] += figure * count
     found: dict[str, Block] = {}
     for block, points in sums.items():
-        sizes = {name: size_of(block, part, _preset(name)) for name in points}
+        ends = [next(iter(points)), *list(points)[1:][-1:]]
         x = size_of(block, part, chip)
         area, register, macro = (
-            _line([(sizes[name], figures[i]) for name, figures in points.items()], x)
+            _line([(size_of(block, part, _preset(one)), points[one][i]) for one in ends], x)
             for i in range(3)
         )
         found[block] = Block(area, register, macro)
