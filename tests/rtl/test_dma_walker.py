@@ -104,12 +104,9 @@ def shown_together(waiting, ways):
     """How many of the next fragments may be seen in one cycle; waiting: [(job, fragments)]."""
     if not waiting:
         return 0
-    job, mine = waiting[0]
-    if job["multicast"]:
-        return min(ways, len(mine))
-    count = 0
+    kind, count = waiting[0][0]["multicast"], 0
     for job, mine in waiting:
-        if job["multicast"]:
+        if job["multicast"] != kind:
             break
         count += len(mine)
     return min(ways, count)

@@ -92,7 +92,7 @@ class DmaWalker(wiring.Component):
 
     A job pushed in cycle c shows its first fragment in cycle c+1 if nothing is before it. At most
     `outstanding_transfers` jobs at a time.
-    count: fragments shown, up to the port's; those of a multicast with none of another transfer.
+    count: fragments shown, up to the port's: all of multicasts, or all of the core's own transfers.
     pages: DRAM addresses of a paged job's next pages; next_pages: how many are taken in this cycle.
     """
 
@@ -129,7 +129,7 @@ class DmaWalker(wiring.Component):
         for k in range(ways):
             job = self._job(m, jobs, behind[k], k, f"job_at_{k}")
             first = jobs[0]
-            joins = Mux(first.multicast, behind[k] == 0, ~job.multicast) if k else 1
+            joins = first.multicast == job.multicast if k else 1
             shown.append(wire(m, (behind[k] < held) & joins & (shown[-1] if k else 1), f"shown{k}"))
             page = _picked(list(self.pages), sum(turns, Value.cast(0)), k)
             last, turn, further = self._step(m, job, places[k], page, k)
