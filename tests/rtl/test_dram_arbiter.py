@@ -10,7 +10,10 @@ from mellivora.spec import load_chip
 
 @pytest.mark.parametrize(
     ("cores", "gbps", "ways"),
-    [(1, 8, 1), (2, 24, 1), (3, 64, 1), (2, 10.1, 1), (2, 160, 2), (5, 1344, 4), (3, 300.5, 4)],
+    [
+        *((1, 8, 1), (2, 24, 1), (3, 64, 1), (2, 10.1, 1), (2, 160, 2), (2, 300.5, 4)),
+        pytest.param(5, 1344, 4, marks=pytest.mark.nightly),
+    ],
 )
 def test_grants_are_those_of_the_definition(cores, gbps, ways, rng):
     """floor(num*(T+1)/den) - floor(num*T/den) a cycle, one at a time from the pointer on, no more

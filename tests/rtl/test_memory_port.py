@@ -55,7 +55,9 @@ def test_two_cores_at_a_burst_a_cycle(rng):
     streams.check(rng, PAIR, rows)
 
 
-@pytest.mark.parametrize("chip", [WIDE, WIDEST], ids=["wide", "widest"])
+@pytest.mark.parametrize(
+    "chip", [pytest.param(WIDE, marks=pytest.mark.nightly), WIDEST], ids=["wide", "widest"]
+)
 def test_several_bursts_a_cycle(chip, rng):
     rows = together(rng, chip, 160)
     for mine in rows[:1]:
