@@ -29,7 +29,6 @@ from mellivora.errors import HostError  # noqa: E402
 from mellivora.native.build import cache_dir  # noqa: E402
 from mellivora.rtl import synth  # noqa: E402
 from mellivora.rtl.core import Core  # noqa: E402
-from mellivora.rtl.dram_arbiter import dram_slots  # noqa: E402
 from mellivora.rtl.exchange import Exchange  # noqa: E402
 from mellivora.rtl.hierarchy import Part, hierarchy  # noqa: E402
 from mellivora.rtl.liberty import read_library  # noqa: E402
@@ -68,7 +67,7 @@ def places(chip: ChipSpec) -> dict[str, list[tuple[Part, int]]]:
             (module, count * number) for module, number in child.totals().values() if module.text
         )
     shared = [Watchdog(chip.cores), Exchange(chip)]
-    if dram_slots(chip):
+    if chip.dram_slots:
         shared.append(MemoryPort(chip))
     found["chip"] = [pair for one in shared for pair in hierarchy(one, known).totals().values()]
     return found

@@ -4,7 +4,6 @@ import numpy as np
 from tests.rtl.dma_streams import chip_of
 
 from mellivora.rtl.beat_return import BeatReturn
-from mellivora.rtl.dram_arbiter import dram_slots
 from mellivora.rtl.simulate import build
 
 CHIP = chip_of(cores=2, dram_gbps=80, core_port_bytes_per_cycle=64)
@@ -12,7 +11,7 @@ SLOTS, WAYS = 5, 4
 
 
 def test_every_fragment_has_the_word_of_its_slot(rng):
-    assert (dram_slots(CHIP), CHIP.core_port_bursts) == (SLOTS, WAYS)
+    assert (CHIP.dram_slots, CHIP.core_port_bursts) == (SLOTS, WAYS)
     cycles, size = 2000, CHIP.dram_burst_bytes // 4
     words = rng.integers(0, 1 << 32, (cycles, SLOTS, size), dtype=np.uint32)
     mine, rounds = np.zeros((2, cycles), np.uint32)

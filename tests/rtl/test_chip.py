@@ -15,7 +15,6 @@ from mellivora.rtl.chip import Chip
 from mellivora.rtl.chip_simulation import chip_simulation
 from mellivora.rtl.chip_text import chip_rtlil, top_name
 from mellivora.rtl.cosim import cosim
-from mellivora.rtl.dram_arbiter import dram_slots
 from mellivora.rtl.emit import verilog_of
 from mellivora.rtl.verilator import lint_modules
 from mellivora.sim.functional import Machine
@@ -143,5 +142,5 @@ def test_every_preset_has_a_top_level(name):
     chip = load_chip(name)
     text = verilog_of(chip_rtlil(chip), top := top_name(chip))
     (head,) = re.findall(rf"(?ms)^module {top}\((.*?)\);$", text)
-    assert len(re.findall(r"memory_\d+__arvalid", head)) == dram_slots(chip)
+    assert len(re.findall(r"memory_\d+__arvalid", head)) == chip.dram_slots
     assert lint_modules(text) == {}

@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=whole(1), default=1, metavar="S", help="of the placement (default: 1)"
     )
     parts["fpga"].add_argument(
-        "--count", action="store_true", help="count what a core needs, and place nothing (minutes)"
+        "--count", action="store_true", help="count what a core needs, and place nothing (slow)"
     )
     parts["synth"].add_argument("--liberty", metavar="FILE", help="cells (default: generic gates)")
     parts["synth"].add_argument(

@@ -8,7 +8,6 @@ from amaranth.hdl import Cat, Module
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from mellivora.rtl.dram_arbiter import dram_slots
 from mellivora.rtl.memory_master import chosen
 from mellivora.rtl.pipeline import wire
 
@@ -22,7 +21,7 @@ class BeatReturn(wiring.Component):
 
     def __init__(self, chip: ChipSpec) -> None:
         self.module_name = f"beat_return_{chip.name}"
-        slots, ways = dram_slots(chip), chip.core_port_bursts
+        slots, ways = chip.dram_slots, chip.core_port_bursts
         word = 8 * chip.dram_burst_bytes
         super().__init__(
             {

@@ -13,7 +13,6 @@ from mellivora.rtl.chip_text import top_name
 from mellivora.rtl.control import WORD_BITS
 from mellivora.rtl.control_port import CORE_ADDRESS_BITS
 from mellivora.rtl.core import Core, accumulators, ends_of, scratchpad
-from mellivora.rtl.dram_arbiter import dram_slots
 from mellivora.rtl.exchange import Exchange
 from mellivora.rtl.front import WORKERS
 from mellivora.rtl.interfaces import ADDRESS_BITS, PC_BITS
@@ -48,7 +47,7 @@ class Chip(wiring.Component):
         members = {
             "control": In(axi4_lite(CORE_ADDRESS_BITS + CORE_NUMBER_BITS)),
         }
-        for s in range(dram_slots(chip)):
+        for s in range(chip.dram_slots):
             members[f"memory_{s}"] = Out(axi4(ADDRESS_BITS, chip.dram_burst_bytes))
         for i in range(chip.cores):
             members |= {
@@ -83,7 +82,7 @@ class Chip(wiring.Component):
             watchdog.quiet.eq(Cat(core.quiet | core.done for core in cores)),
             watchdog.done.eq(Cat(core.done for core in cores)),
         ]
-        if dram_slots(chip):
+        if chip.dram_slots:
             self._memory(m, cores, run)
         for i, core in enumerate(cores):
             m.submodules[f"core_{i}"] = share(core)

@@ -14,7 +14,6 @@ from amaranth.hdl import Value
 from amaranth.lib.wiring import In
 
 from mellivora.rtl.banked_memory import BankedMemory
-from mellivora.rtl.dram_arbiter import dram_slots
 from mellivora.spec import ChipSpec
 
 PER_CORE = (
@@ -148,7 +147,7 @@ def _text(design: Any, chip: ChipSpec, names: _Names) -> str:
         members.append(f"    Port {stem}[CORES] = {{{each}}};")
     masters = ", ".join(
         "{" + ", ".join(f"Port{port(f'memory_{slot}__{field}')}" for field in MASTER) + "}"
-        for slot in range(dram_slots(chip))
+        for slot in range(chip.dram_slots)
     )
     members.append(f"    std::vector<Master> memory = {{{masters}}};")
     cases = [

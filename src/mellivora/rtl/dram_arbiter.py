@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from mellivora.spec import ChipSpec
 
 
-def dram_slots(chip: ChipSpec) -> int:
-    """Bursts that DRAM moves in one cycle at most; 0 without DRAM."""
-    return -(-chip.dram_bursts_num // chip.dram_bursts_den)
-
-
 class DramArbiter(wiring.Component):
     """`asks` is granted in the same cycle as far as the rate allows: one at a time, round robin.
 
@@ -42,8 +37,8 @@ class DramArbiter(wiring.Component):
                 "hold": In(1),
                 "asks": In(counts),
                 "grants": Out(counts),
-                "slots": Out(data.ArrayLayout(self.requesters, dram_slots(chip))),
-                "rounds": Out(data.ArrayLayout(self.ways, dram_slots(chip))),
+                "slots": Out(data.ArrayLayout(self.requesters, chip.dram_slots)),
+                "rounds": Out(data.ArrayLayout(self.ways, chip.dram_slots)),
             }
         )
 

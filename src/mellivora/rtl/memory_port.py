@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from mellivora.errors import SpecError
 from mellivora.rtl.axi import axi4
 from mellivora.rtl.beat_return import BeatReturn
-from mellivora.rtl.dram_arbiter import DramArbiter, dram_slots
+from mellivora.rtl.dram_arbiter import DramArbiter
 from mellivora.rtl.interfaces import ADDRESS_BITS
 from mellivora.rtl.memory_link import load_link, reads_in_flight, store_link
 from mellivora.rtl.memory_master import MemoryMaster, requests
@@ -40,7 +40,7 @@ class MemoryPort(wiring.Component):
     def __init__(self, chip: ChipSpec) -> None:
         check_memory_port(chip)
         self.chip = chip
-        self.slots = dram_slots(chip)
+        self.slots = chip.dram_slots
         self.module_name = f"memory_port_{chip.name}"
         super().__init__(
             {

@@ -128,14 +128,9 @@ def _merges(chip: ChipSpec) -> int:
     return max(1, (most - 1).bit_length()) - (_beat_blocks(chip) - 1).bit_length()
 
 
-def _slots(chip: ChipSpec) -> int:
-    """Bursts that DRAM moves in a cycle at most."""
-    return -(-chip.dram_bursts_num // chip.dram_bursts_den)
-
-
 def _crossed(chip: ChipSpec) -> int:
     """Of a memory port of several masters, which are modules of their own: each meets all cores."""
-    slots = _slots(chip)
+    slots = chip.dram_slots
     return chip.cores * chip.core_port_bursts * slots if slots > 1 else 0
 
 
@@ -162,7 +157,7 @@ _BLOCK_SIZES: dict[str, Size] = {
     "chunk_merge": _merges,
     "chunk_reduce": lambda chip: max(BLOCK_TERMS, chip.lanes),
     "watchdog": lambda chip: chip.cores,
-    "memory_port": lambda chip: chip.cores * max(1, _slots(chip)),
+    "memory_port": lambda chip: chip.cores * max(1, chip.dram_slots),
     **dict.fromkeys(("memory_master", "beat_return", "dram_arbiter"), _crossed),
 }
 

@@ -212,6 +212,11 @@ class ChipSpec:
         return self._bursts_per_cycle.denominator
 
     @property
+    def dram_slots(self) -> int:
+        """Bursts that DRAM moves in one cycle at most; 0 without DRAM."""
+        return -(-self.dram_bursts_num // self.dram_bursts_den)
+
+    @property
     def core_port_bursts(self) -> int:
         """Bursts a cycle between DRAM and one core, each way, at most."""
         return self.core_port_bytes_per_cycle // self.dram_burst_bytes
