@@ -1,7 +1,8 @@
 """Issue: causes are those of `isa.footprint`, jobs those of a plain joining of dimensions."""
 
 import numpy as np
-from tests.rtl.test_dma_walker import fields_of, joined, number
+from tests.rtl.test_dma_walker import fields_of, joined
+from tests.rtl.wide_ports import number
 
 from mellivora.isa.encoding import (
     DRAM_UNIT_BYTES,

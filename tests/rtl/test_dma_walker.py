@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from amaranth.lib import data
+from tests.rtl.wide_ports import number
 
 from mellivora.isa import latency
 from mellivora.isa.encoding import R_CONFIG, R_SLOT, RESOLVED_FIELDS
@@ -20,11 +21,6 @@ def words(layout, fields):
     """A layout's constant as the uint32 words of a port."""
     value = layout.const(fields).as_value().value
     return [value >> 32 * i & 0xFFFF_FFFF for i in range(-(-layout.size // 32))]
-
-
-def number(row):
-    """The uint32 words of a port as a number."""
-    return sum(int(word) << 32 * i for i, word in enumerate(row))
 
 
 def fields_of(layout, value):

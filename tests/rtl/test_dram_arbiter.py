@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tests.rtl.wide_ports import number, words
 
 from mellivora.rtl.dram_arbiter import DramArbiter
 from mellivora.rtl.simulate import build
@@ -51,15 +52,3 @@ def test_grants_are_those_of_the_definition(cores, gbps, ways, rng):
             found = number(shown[name][cycle])
             assert found == sum(one << width * i for i, one in enumerate(expected)), (name, cycle)
     assert given > cycles * num // den // 2
-
-
-def words(fields, bits):
-    """[cycles, n] as the uint32 words of one port with `bits` for each."""
-    total = sum(fields[:, i].astype(object) << bits * i for i in range(fields.shape[1]))
-    count = -(-bits * fields.shape[1] // 32)
-    return np.array([[one >> 32 * k & 0xFFFF_FFFF for k in range(count)] for one in total])
-
-
-def number(row):
-    """A port's uint32 words, or its only one, as a number."""
-    return sum(int(word) << 32 * i for i, word in enumerate(np.atleast_1d(row)))

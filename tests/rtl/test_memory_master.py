@@ -5,6 +5,7 @@ from collections import deque
 import numpy as np
 import pytest
 from tests.rtl.dma_streams import chip_of
+from tests.rtl.wide_ports import number, words
 
 from mellivora.rtl.dma_walker import burst_bits
 from mellivora.rtl.interfaces import ADDRESS_BITS
@@ -15,17 +16,6 @@ from mellivora.rtl.simulate import build
 CHIP = chip_of(cores=2, dram_gbps=80, core_port_bytes_per_cycle=64)
 CORES, WAYS, CYCLES = 2, 4, 4000
 BEAT_BITS = 9 * CHIP.dram_burst_bytes
-
-
-def words(values, bits):
-    """Integers [cycles, n], `bits` each, as the uint32 words of a port."""
-    rows = [sum(int(one) << bits * i for i, one in enumerate(row)) for row in values]
-    count = -(-bits * len(values[0]) // 32)
-    return np.array([[one >> 32 * k & 0xFFFF_FFFF for k in range(count)] for one in rows])
-
-
-def number(row):
-    return sum(int(word) << 32 * i for i, word in enumerate(np.atleast_1d(row)))
 
 
 @pytest.mark.parametrize("ready", [0.9, 0.3])
