@@ -22,6 +22,7 @@ from mellivora.graph.kv_cache import KVCache
 from mellivora.rtl.cosim import CosimResult
 from mellivora.rtl.machine import RtlMachine
 from mellivora.runtime.llm import LLM
+from mellivora.spec.dram_timing import dram_timing
 
 PROMPT = "KING RICHARD III:\nSay, I"
 
@@ -37,8 +38,15 @@ class Written:
     launches: list[CosimResult]
 
 
-def write(tokens: int, prompt: str = PROMPT, chip: str = "nano", *, say: bool = False) -> Written:
-    """Write `tokens` tokens greedily in all three ways."""
+def write(
+    tokens: int,
+    prompt: str = PROMPT,
+    chip: str = "nano",
+    *,
+    say: bool = False,
+    banks: bool = False,
+) -> Written:
+    """Write `tokens` tokens greedily in all three ways. banks: over DRAM that has some."""
     model = load_model("tiny")
     ids = make(model, chip).encode(prompt)
     functional = greedy(make(model, chip), ids, tokens)
@@ -53,7 +61,11 @@ def write(tokens: int, prompt: str = PROMPT, chip: str = "nano", *, say: bool = 
             print(f"launch {len(results)}: {result.report()}", flush=True)
 
     device._machine = RtlMachine(  # type: ignore[assignment]
-        machine.chip, dram=machine.dram, windows=machine.windows, say=tell
+        machine.chip,
+        dram=machine.dram,
+        windows=machine.windows,
+        say=tell,
+        timing=dram_timing(machine.chip) if banks else None,
     )
     on_rtl = greedy(llm, ids, tokens)
     text = llm.tokenizer.decode(on_rtl)
@@ -87,9 +99,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tokens", type=int, default=2, help="(default: 2)")
     parser.add_argument("--prompt", default=PROMPT)
+    parser.add_argument("--dram", choices=("ideal", "banks"), default="ideal")
     args = parser.parse_args()
     started = time.perf_counter()
-    made = write(args.tokens, args.prompt, say=True)
+    made = write(args.tokens, args.prompt, say=True, banks=args.dram == "banks")
     cycles = sum(result.rtl_cycles for result in made.launches)
     print(f"{args.prompt}{made.text}")
     print(f"RTL = functional simulator: {made.on_rtl == made.functional}")

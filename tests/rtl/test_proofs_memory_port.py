@@ -9,9 +9,10 @@ from amaranth.lib.wiring import In
 from tests.rtl.dma_streams import chip_of
 from tests.rtl.proof_parts import FifoInside, Line, first_two, inputs_of, join_inputs, mutated
 
+from mellivora.isa.latency import port_rows_in_flight
 from mellivora.rtl import memory_master, memory_port
 from mellivora.rtl.dma_walker import burst_bits
-from mellivora.rtl.memory_link import STORE_DATA_CYCLES, reads_in_flight
+from mellivora.rtl.memory_link import STORE_DATA_CYCLES
 from mellivora.rtl.memory_port import LEAST_LATENCY
 from mellivora.rtl.proofs import part, prove, reached, registers
 
@@ -31,7 +32,7 @@ class PortProof(wiring.Component):
     def __init__(self, module, chip, inside=True):
         """inside: with the invariants that a step of the proof needs."""
         self.port, self.chip, self.inside = module.MemoryPort(chip), chip, inside
-        self.write_buffer, self.most = module.WRITE_BUFFER, reads_in_flight(chip)
+        self.write_buffer, self.most = module.WRITE_BUFFER, port_rows_in_flight(chip)
         self.module_name = f"{type(self).__name__.lower()}_{chip.cores}"
         super().__init__({**inputs_of(self.port), "follow": In(1)})
 

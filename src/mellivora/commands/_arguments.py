@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mellivora.spec import ChipSpec
+    from mellivora.spec.dram_timing import DramTiming
 
 ACTIVATIONS = ("mxint8", "x2", "x3")
 
@@ -77,3 +82,21 @@ def add_dump(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dump-after", metavar="PASS", help="print what the compiler has after this pass"
     )
+
+
+def add_dram(parser: argparse.ArgumentParser) -> None:
+    """--dram, what is beneath the arbiter."""
+    parser.add_argument(
+        "--dram",
+        choices=("ideal", "banks"),
+        default="ideal",
+        help="a fixed latency and an exact rate, or banks with refresh and turnaround as well "
+        "(default: ideal)",
+    )
+
+
+def timing_of(dram: str, chip: ChipSpec) -> DramTiming | None:
+    """What --dram says of a chip. Raises SpecError MV0119 for banks that it does not have."""
+    from mellivora.spec.dram_timing import dram_timing
+
+    return dram_timing(chip) if dram == "banks" else None

@@ -6,7 +6,15 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from mellivora.commands._arguments import add_activations, add_chip, add_cores, add_model, whole
+from mellivora.commands._arguments import (
+    add_activations,
+    add_chip,
+    add_cores,
+    add_dram,
+    add_model,
+    timing_of,
+    whole,
+)
 from mellivora.commands._models import open_model, rounded_context
 from mellivora.commands._progress import Progress
 
@@ -36,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         help="format of weights that are known by shape only (default: q4_0)",
     )
+    add_dram(parser)
     parser.add_argument(
         "--timing", action="store_true", help="cycles only: compute no values, read no weights"
     )
@@ -61,11 +70,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         shapes_only=args.timing or not weights,
         say=progress.say,
     )
+    llm.engine.device.dram_timing = timing_of(args.dram, llm.chip)
     formats = llm.executable.formats
     assumed = " assumed" if args.timing or not weights else ""
     print(
         f"{llm.model.graph.name} ({', '.join(formats)}{assumed}) on {llm.chip.name}, activations "
-        f"{args.activations}, batch {args.batch}"
+        f"{args.activations}, batch {args.batch}, DRAM {args.dram}"
     )
     progress.say("timing prefill")
     started = time.perf_counter()
@@ -93,6 +103,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "activations": args.activations,
         "weight_formats": formats,
         "batch": args.batch,
+        "dram": args.dram,
         "context": context,
         "phases": {phase.name: phase.facts() for phase in phases},
         "host": host,

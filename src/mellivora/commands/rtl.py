@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mellivora.commands._arguments import number, whole
+from mellivora.commands._arguments import add_dram, number, timing_of, whole
 from mellivora.commands._models import check_output
 from mellivora.commands._progress import Progress
 from mellivora.commands._rtl_program import program_of
@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="bits of the scratchpad that flip in each program (with --ecc)",
     )
+    add_dram(cosim)
     wave = parts["wave"]
     wave.add_argument("-o", "--output", required=True, metavar="FILE", help="VCD to write")
     wave.add_argument("--first", type=whole(0), default=0, metavar="CYCLE", help="(default: 0)")
@@ -189,6 +190,7 @@ def _cosim(args: argparse.Namespace) -> dict[str, Any]:
             say=say,
             ecc=args.ecc,
             flips=args.flips,
+            banks=args.dram == "banks",
         )
         progress.clear()
         for text in facts["reports"]:
@@ -220,6 +222,7 @@ def _cosim(args: argparse.Namespace) -> dict[str, Any]:
         ecc=args.ecc,
         flips=args.flips,
         flip_seed=args.seed,
+        timing=timing_of(args.dram, chip),
     )
     progress.clear()
     print(result.report())

@@ -44,6 +44,15 @@ MERGE_CYCLES = 2
 """One level of the tree over chunks of a row; they come while it streams, the last at its end."""
 QUANT_FILL_CYCLES = 6
 """Largest exponent of the block, scale, round."""
+PORT_READ_CYCLES, PORT_WRITE_CYCLES = 2, 5
+"""Of DRAM's latency, what passes on the chip: from the memory port's grant to the bus (a read's
+address, a write's address and data), and a cycle behind the answer."""
+
+
+def port_rows_in_flight(chip: ChipSpec) -> int:
+    """Cycles with reads, and as many with writes, between grant and answer: enough for each to
+    have grants; four at least, for FIFOs have addresses."""
+    return max(4, 1 << (chip.dram_latency_cycles + 1).bit_length())
 
 
 def slot(rows: Rows, index: int) -> Rows:

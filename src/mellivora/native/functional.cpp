@@ -21,6 +21,8 @@ struct Setup {  // as sim/functional.py fills it
   uint8_t *pads, *accumulators, *dram;  // [cores, bytes]
   int64_t pad_stride, accumulator_stride;
   const Window* windows;
+  int64_t* gathered;  // [cores, gathered_limit]: pages of all LOADXs, in order
+  int64_t gathered_limit;
 };
 
 struct Report {  // of one core
@@ -61,6 +63,7 @@ struct Runner {
   Operation op;
   int64_t semaphore[SEMAPHORES] = {};
   Report* report = nullptr;
+  int64_t *gathered = nullptr, *gathered_end = nullptr;
   Buffer part;  // what it gives to an exchange
 
   void fail(int64_t kind, int64_t which = 0) {
@@ -88,7 +91,11 @@ struct Runner {
         switch (op.opcode) {
           case Opcode::LOAD:
           case Opcode::LOADM: Transfer(core, op.slot, op.config).run<true>(); break;
-          case Opcode::LOADX: gather(core, op.slot, op.config); break;
+          case Opcode::LOADX:
+            gather(core, op.slot, op.config, [this](int64_t page) {
+              if (gathered != gathered_end) *gathered++ = page;
+            });
+            break;
           case Opcode::STORE: Transfer(core, op.slot, op.config).run<false>(); break;
           case Opcode::EXCH:
           case Opcode::BARRIER: report->status = AT_COLLECTIVE; return;
@@ -163,6 +170,8 @@ class Chip {
       r.sequencer = Sequencer(setup.code, setup.words, setup.parameters + i * setup.parameter_count,
                               setup.parameter_count, i, count_, setup.watchdog);
       r.report = reports + i;
+      r.gathered = setup.gathered + i * setup.gathered_limit;
+      r.gathered_end = r.gathered + setup.gathered_limit;
     }
   }
 

@@ -128,7 +128,9 @@ struct Transfer {
 };
 
 // LOADX: page i3 of DRAM is number i3 of the table. All pages are checked before a byte moves.
-inline void gather(const Core& core, const int64_t* slot, const int64_t* config) {
+// seen: takes the pages, in order.
+template <class Seen>
+void gather(const Core& core, const int64_t* slot, const int64_t* config, Seen seen) {
   const int64_t pages = slot[7], pitch = config[2];
   if (*std::min_element(slot + 4, slot + 8) <= 0) return;
   if (pages > GATHER_PAGES || pitch % core.dram_burst || pitch < 0) throw Illegal();
@@ -149,6 +151,7 @@ inline void gather(const Core& core, const int64_t* slot, const int64_t* config)
     one[2] = slot[2] + page * pitch;
     one[3] = slot[3] + i * config[5];
     parts.emplace_back(core, one, inner);
+    seen(page);
   }
   for (const Transfer& part : parts) part.run<true>();
 }

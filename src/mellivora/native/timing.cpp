@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "isa.inc"
+#include "timing_banked.hpp"
 #include "timing_dram.hpp"
 
 namespace {
@@ -24,6 +25,7 @@ struct Operation {  // sim.timing.OPERATION
 
 struct Core {
     const Operation* ops = nullptr;
+    const Walk* walks = nullptr;  // of each row; none without a device beneath the arbiter
     int64_t rows = 0, *dispatch = nullptr, *start = nullptr, *end = nullptr;
     int64_t next_row = 0, dispatched_at = 0;
     std::vector<int64_t> queue[ENGINES];  // rings of row numbers
@@ -34,13 +36,15 @@ struct Core {
     bool touched = false, aligned = false;  // aligned: the next data of its LOAD is a multicast
 };
 
+template <class Memory>
 class Machine {
   public:
     std::vector<Core> cores;
     int64_t fault = 0, fault_core = 0, fault_row = 0, fault_semaphore = 0, now = 0;
 
-    Machine(const Chip& chip, int64_t count)
-        : cores(count), chip_(chip), wake_(count, NEVER), dram_(chip, fifos()), issued_(count) {
+    template <class... Device>
+    Machine(const Chip& chip, int64_t count, const Device&... device)
+        : cores(count), chip_(chip), wake_(count, NEVER), dram_(chip, fifos(), device...), issued_(count) {
         int64_t size = 1;
         while (size < chip.queue_depth) size *= 2;
         mask_ = size - 1;
@@ -78,7 +82,7 @@ class Machine {
     const Chip& chip_;
     std::vector<int64_t> wake_;
     Fifo multicast_;  // `row` counts the cores that have issued it
-    Dram dram_;
+    Memory dram_;
     std::vector<Core*> touched_;
     std::vector<uint32_t> issued_;  // multicasts issued by each core
     int64_t mask_ = 0, aligned_ = 0, arrived_ = 0;
@@ -188,6 +192,7 @@ class Machine {
                 touch(cores[id / 2]);
                 continue;
             }
+            for (auto& core : cores) touch(core);  // their own data may follow
             auto& head = multicast_.head;
             for (; head < multicast_.feed && multicast_.at(head).done; ++head)
                 for (auto& core : cores) {
@@ -195,7 +200,6 @@ class Machine {
                     uint32_t i = fifo.head;
                     while (fifo.at(i).role != MULTICAST || fifo.at(i).done) ++i;
                     fifo.at(i).done = true;
-                    touch(core);
                 }
         }
     }
@@ -232,13 +236,15 @@ class Machine {
 
     void issue(Core& core, Fifo& fifo, int64_t row, const Operation& op) {
         const Role role = op.bursts || op.role == ORDER ? static_cast<Role>(op.role) : ORDER;
-        const int64_t ready = now + op.cost + (role == ORDER ? 0 : chip_.latency);
-        fifo.at(fifo.tail++) = {row, ready, op.bursts, static_cast<uint8_t>(role), false};
+        const int64_t ready = now + op.cost + (role == ORDER ? 0 : dram_.latency());
+        const Walk* walk = core.walks ? core.walks + row : nullptr;
+        fifo.at(fifo.tail++) = {row, ready, op.bursts, walk, static_cast<uint8_t>(role), false};
         if (role != MULTICAST) return;
         const uint32_t k = issued_[&core - cores.data()]++;
         if (k == multicast_.tail)
-            multicast_.at(multicast_.tail++) = {0, ready, op.bursts, TRANSFER, false};
+            multicast_.at(multicast_.tail++) = {0, ready, op.bursts, walk, TRANSFER, false};
         Transfer& shared = multicast_.at(k);
+        if (&core == cores.data()) shared.walk = walk;  // the memory port takes core 0's addresses
         shared.row++, shared.ready = std::max(shared.ready, ready);
         align(core);
     }
@@ -276,18 +282,14 @@ class Machine {
     }
 };
 
-}  // namespace
-
-// Runs `cores` programs. Fills dispatch, start and end of each row (those not reached keep what
-// they had). report: cause, core, row, semaphore, last event's cycle; then for each core the
-// semaphore counts. Returns the number of rows that have ended.
-extern "C" int64_t timing_run(int64_t cores, const Operation* const* ops, const int64_t* rows,
-                              const Chip* chip, int64_t* const* dispatch, int64_t* const* start,
-                              int64_t* const* end, int64_t* report) {
-    Machine machine(*chip, cores);
+template <class M>
+int64_t run(M machine, int64_t cores, const Operation* const* ops, const Walk* const* walks,
+            const int64_t* rows, int64_t* const* dispatch, int64_t* const* start, int64_t* const* end,
+            int64_t* report) {
     for (int64_t c = 0; c < cores; ++c) {
         Core& core = machine.cores[c];
         core.ops = ops[c], core.rows = rows[c];
+        if (walks) core.walks = walks[c];
         core.dispatch = dispatch[c], core.start = start[c], core.end = end[c];
     }
     machine.run();
@@ -300,4 +302,32 @@ extern "C" int64_t timing_run(int64_t cores, const Operation* const* ops, const 
         for (int64_t i = 0; i < rows[c]; ++i) ended += end[c][i] >= 0;
     }
     return ended;
+}
+
+}  // namespace
+
+// Runs `cores` programs. Fills dispatch, start and end of each row (those not reached keep what
+// they had). report: cause, core, row, semaphore, last event's cycle; then for each core the
+// semaphore counts. walks, timing, port: of the device beneath the arbiter, or none of them.
+// Returns the number of rows that have ended.
+extern "C" int64_t timing_run(int64_t cores, const Operation* const* ops, const int64_t* rows,
+                              const Chip* chip, int64_t* const* dispatch, int64_t* const* start,
+                              int64_t* const* end, int64_t* report, const Walk* const* walks,
+                              const DramTiming* timing, const Port* port) {
+    if (!timing)
+        return run(Machine<Dram>(*chip, cores), cores, ops, nullptr, rows, dispatch, start, end, report);
+    return run(Machine<BankedDram>(*chip, cores, *timing, *port), cores, ops, walks, rows, dispatch,
+               start, end, report);
+}
+
+// The device alone: bursts by cycle; out: when each is served.
+extern "C" void dram_served(const DramTiming* timing, const int64_t* cycles, const int64_t* addresses,
+                            const int64_t* writes, int64_t* out, int64_t count) {
+    DramDevice device(*timing);
+    int64_t cycle = count ? cycles[0] : 0;
+    for (int64_t i = 0; i < count || !device.idle(); ++cycle) {
+        for (; i < count && cycles[i] <= cycle; ++i) device.push(i, addresses[i], writes[i]);
+        device.step(cycle);
+        for (const auto& one : device.served) out[one.ticket] = one.cycle;
+    }
 }

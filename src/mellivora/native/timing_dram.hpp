@@ -22,10 +22,50 @@ struct Chip {  // sim.timing.ChipNumbers
     int64_t queue_depth, outstanding, latency, num, den, port;
 };
 
+// Where the bursts of a transfer are in DRAM, in the order in which they are asked for: pieces of
+// `run` bytes, dimensions inside out. pages: of the last dimension, if it goes by a table.
+struct Walk {  // sim.walks.WALK
+    int64_t far, run, count[3], step[3];
+    const int64_t* pages;
+};
+
 struct Transfer {
     int64_t row, ready, left;
+    const Walk* walk;  // none if nobody asks
     uint8_t role;
     bool done;
+};
+
+// Goes through a walk.
+struct Walker {
+    const Walk* walk = nullptr;
+    int64_t far = 0, rest = 0, at[3] = {};
+
+    void begin(const Walk* of) {
+        walk = of;
+        std::fill(at, at + 3, 0);
+        piece();
+    }
+    uint64_t burst(int64_t bytes) {  // the next one's address
+        const int64_t address = far & -bytes, room = bytes - (far - address);
+        if (rest > room) {
+            far += room, rest -= room;
+            return address;
+        }
+        for (int level = 0; level < 3; ++level) {
+            if (++at[level] < walk->count[level]) break;
+            at[level] = 0;
+        }
+        piece();
+        return address;
+    }
+
+  private:
+    void piece() {
+        far = walk->far + at[0] * walk->step[0] + at[1] * walk->step[1];
+        far += walk->pages ? walk->pages[at[2]] : at[2] * walk->step[2];
+        rest = walk->run;
+    }
 };
 
 // Transfers of one queue in order of issue: [head, tail) are in flight, [head, feed) have come to
@@ -54,6 +94,8 @@ class Dram {
         whole_ = chip.num / chip.den;
         active_.reserve(fifos_.size());
     }
+
+    int64_t latency() const { return chip_.latency; }  // of the first word, before `feed`
 
     // Gives `bursts` more to requester `id` from cycle t on.
     void feed(int id, int64_t bursts, int64_t t) {

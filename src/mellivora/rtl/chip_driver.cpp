@@ -1,4 +1,4 @@
-// Runs the chip's RTL beside an ideal memory. What knows the design's names is generated
+// Runs the chip's RTL beside a memory: `DramDevice`, over a fixed delay. What knows the design's names is generated
 // (`rtl.chip_names`): CORES, ENDS, BURST, PAD, ACCUMULATORS; `Design` with eval(clock), the words of
 // its banks and a pointer to the bytes of each port, low byte first, as CXXRTL and Verilator keep them.
 //
@@ -23,6 +23,7 @@ struct Setup {  // rtl.chip_simulation._Setup
     const uint8_t* meaning;  // with ECC, of stored bits: 0 right, 1 corrected, 2 uncorrectable
     int64_t* flip_reads;     // [flip_count]: how often a read took the byte while it was not right
     int64_t* flip_seen;      // [CORES][2]: bytes that reads took, by meaning
+    const DramTiming* timing;
 };
 
 enum Report { CYCLES, STOPPED, BUS_ERROR, READ_BEATS, WRITE_BEATS, WALL_CYCLES, REPORT_FIELDS };
@@ -43,14 +44,16 @@ uint64_t address(const Port& port) {
 }
 void put(const Port& port, uint64_t value) { memcpy(port.at, &value, port.bytes); }
 
-// What comes back after a fixed number of cycles, in order.
+// What comes back so many cycles after it was served, in order.
 struct Delay {
+    static constexpr int64_t UNSERVED = INT64_MAX;
     struct Beat { int64_t due; uint64_t address; };
     std::vector<Beat> ring = std::vector<Beat>(4096);
     uint64_t head = 0, tail = 0;
     bool empty() const { return head == tail; }
-    Beat& front() { return ring[head & 4095]; }
-    void push(int64_t due, uint64_t address) { ring[tail++ & 4095] = {due, address}; }
+    Beat& at(uint64_t number) { return ring[number & 4095]; }
+    Beat& front() { return at(head); }
+    uint64_t push(uint64_t address) { return at(tail) = {UNSERVED, address}, tail++; }
     void pop() { ++head; }
 };
 
@@ -62,7 +65,8 @@ struct Bus {  // of one master: what it waits for, and this cycle
 class Bench {
   public:
     explicit Bench(const Setup& setup)
-        : s(setup), random_(setup.stall_seed), flipped_(setup.flip_count ? CORES * PAD.size : 0) {}
+        : s(setup), device_(*setup.timing), random_(setup.stall_seed),
+          flipped_(setup.flip_count ? CORES * PAD.size : 0) {}
 
     void run() {
         for (int64_t i = 0; i < s.setup_count; ++i) write(s.setup_writes[2 * i], s.setup_writes[2 * i + 1]);
@@ -100,6 +104,7 @@ class Bench {
     int64_t cycle = 0, wall_ = 0, offset_[CORES];
     bool started_ = false, running_[CORES] = {};
     uint64_t fetch_[CORES] = {};
+    DramDevice device_;
     std::vector<Bus> buses_ = std::vector<Bus>(d.memory.size());
     uint64_t random_;
     int64_t next_flip_ = 0;
@@ -185,7 +190,8 @@ class Bench {
             if (s.meaning) watch();
         }
         control();
-        for (size_t i = 0; i < buses_.size(); ++i) take(d.memory[i], buses_[i]);
+        for (size_t i = 0; i < buses_.size(); ++i) take(d.memory[i], buses_[i], 2 * i);
+        serve();
         for (int c = 0; c < CORES; ++c) fetch_[c] = address(d.fetch_address[c]);
 #ifdef WAVE
         if (started_ && cycle >= s.wave_first && cycle < s.wave_past) sample();
@@ -206,12 +212,13 @@ class Bench {
         put(axi.wready, !bus.write_stall);
     }
 
-    void take(const Master& axi, Bus& bus) {
+    // ticket: of its reads; that of its writes is the next one.
+    void take(const Master& axi, Bus& bus, int64_t ticket) {
         if (bus.has_read && get(axi.rready)) bus.reads.pop();
         if (bus.has_write && get(axi.bready)) bus.writes.pop();
         if (get(axi.arvalid) && !bus.read_stall) {
             const uint64_t at = address(axi.araddr);
-            if (fits(at)) bus.reads.push(wall_ + s.read_delay, at);
+            if (fits(at)) device_.push(int64_t(bus.reads.push(at)) << 16 | ticket, at, false);
             ++s.report[READ_BEATS];
         }
         // Address and data of a write leave together: they are taken together.
@@ -222,9 +229,19 @@ class Bench {
                 const uint8_t* strobe = axi.wstrb;
                 for (int i = 0; i < BURST; ++i)
                     if (strobe[i / 8] >> (i % 8) & 1) s.dram[at + i] = data[i];
-                bus.writes.push(wall_ + s.write_delay, at);
+                device_.push(int64_t(bus.writes.push(at)) << 16 | (ticket + 1), at, true);
             }
             ++s.report[WRITE_BEATS];
+        }
+    }
+
+    void serve() {
+        device_.step(cycle);
+        for (const auto& one : device_.served) {
+            Bus& bus = buses_[(one.ticket & 0xFFFF) / 2];
+            const bool writes = one.ticket & 1;
+            (writes ? bus.writes : bus.reads).at(one.ticket >> 16).due =
+                wall_ + (writes ? s.write_delay : s.read_delay);
         }
     }
 

@@ -4,7 +4,7 @@
     run = machine.run(code, parameters, dram=dram, windows=windows)
 
 The cache key is a hash of every source that makes the design, so elaboration, too, happens only
-once. Memory is ideal: fixed latency, always ready (or with back-pressure, for tests).
+once. Memory is ideal: fixed latency, always ready; or it has banks, or random back-pressure.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mellivora.errors import UsageError
+from mellivora.isa.latency import PORT_READ_CYCLES, PORT_WRITE_CYCLES
+from mellivora.native.build import SOURCES
 from mellivora.rtl.chip_text import chip_rtlil, digest, sources_hash
 from mellivora.rtl.secded import CODE_BITS, decode
 from mellivora.rtl.simulate import cache_dir, compile_failed, compiler
 from mellivora.sim.functional import check_in_dram
 from mellivora.sim.timing import check_windows
 from mellivora.spec import ChipSpec, load_chip
+from mellivora.spec.dram_timing import IDEAL, DramTiming
 
 FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w")
-READ_PIPELINE_CYCLES, WRITE_PIPELINE_CYCLES = 2, 5
-"""Of `dram_latency_cycles`, what passes on the chip: docs/design/0006-core-rtl.md."""
 LIMIT_CYCLES = 50_000_000
-DRIVER = Path(__file__).with_name("chip_driver.cpp")
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class ChipSimulation:
         limit_cycles: int = LIMIT_CYCLES,
         trace_rows: int = 4096,
         stall_seed: int = 0,
+        timing: DramTiming = IDEAL,
         wave: tuple[Path, int, int] | None = None,
         flips: npt.ArrayLike = (),
     ) -> RtlRun:
@@ -95,10 +96,10 @@ class ChipSimulation:
 
         code: uint64 [words, 2]. parameters: int32 [P] or [cores, P]. dram: uint8, in place; a
         multiple of a burst. windows: (base, limit), bases multiples of a burst. stall_seed: not 0
-        gives a memory with random back-pressure. wave: (file, first cycle, past the last).
-        flips: int [n, 4]: cycle, core, byte of the scratchpad and which of its stored bits flips
-        (8 bits, with ecc 13), before what that cycle reads. Raises UsageError MV0852 (a window
-        leaves DRAM), MV0883 (it begins at no burst), MV0896 (a flip is nowhere).
+        gives a memory with random back-pressure. timing: of its banks. wave: (file, first cycle,
+        past the last). flips: int [n, 4]: cycle, core, byte of the scratchpad and which of its
+        stored bits flips (8 bits, with ecc 13), before what that cycle reads. Raises UsageError
+        MV0852 (a window leaves DRAM), MV0883 (it begins at no burst), MV0896 (a flip is nowhere).
         """
         from mellivora.rtl.control_port import (
             CORE_STRIDE_BYTES,
@@ -133,12 +134,13 @@ class ChipSimulation:
         pads = np.zeros((chip.cores, chip.sram_bytes), np.uint16)
         accumulators = np.zeros((chip.cores, chip.accumulator_bytes), np.uint16)
         report = np.zeros(len(_REPORT), np.int64)
+        device = np.array(timing, np.int64)
         setup = _Setup(
             words=len(code),
             limit_cycles=limit_cycles,
             dram_bytes=dram.nbytes,
-            read_delay=chip.dram_latency_cycles - READ_PIPELINE_CYCLES,
-            write_delay=chip.dram_latency_cycles - WRITE_PIPELINE_CYCLES,
+            read_delay=chip.dram_latency_cycles - PORT_READ_CYCLES,
+            write_delay=chip.dram_latency_cycles - PORT_WRITE_CYCLES,
             trace_rows=trace_rows,
             stall_seed=stall_seed,
             wave_first=wave[1] if wave else 0,
@@ -164,6 +166,7 @@ class ChipSimulation:
             meaning=meaning.ctypes.data if meaning is not None else None,
             flip_reads=flip_reads.ctypes.data,
             flip_seen=flip_seen.ctypes.data,
+            timing=device.ctypes.data,
         )
         self._run(ctypes.byref(setup))
         facts = dict(zip(_REPORT, report.tolist()))
@@ -258,7 +261,7 @@ class _Setup(ctypes.Structure):
         ("wave_path", ctypes.c_char_p),
         ("flips", ctypes.c_void_p),
         ("flip_count", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("meaning", "flip_reads", "flip_seen")),
+        *((name, ctypes.c_void_p) for name in ("meaning", "flip_reads", "flip_seen", "timing")),
     ]
 
 
@@ -282,7 +285,7 @@ def chip_simulation(
     name = f"chip{'-wave' if wave else ''}{'-ecc' if ecc else ''}"
     folder = cache_dir() / "rtl"
     folder.mkdir(parents=True, exist_ok=True)
-    facts = (sources_hash(), spec.fingerprint(), version, *FLAGS)
+    facts = (sources_hash(), test_bench(), spec.fingerprint(), version, *FLAGS)
     note = folder / f"{name}-{digest(*facts)}.note"  # which library these sources make
     if not (note.exists() and (folder / note.read_text("utf-8")).exists()):
         with open(note.with_suffix(".lock"), "w") as lock:
@@ -293,6 +296,12 @@ def chip_simulation(
                 part.write_text(target.name, "utf-8")
                 os.replace(part, note)
     return ChipSimulation(ctypes.CDLL(str(folder / note.read_text("utf-8"))), spec, ecc=ecc)
+
+
+def test_bench() -> str:
+    """C++ that drives a design, behind its names (`chip_names`). DRAM is the timing machine's."""
+    parts = SOURCES / "dram_device.hpp", Path(__file__).with_name("chip_driver.cpp")
+    return "".join(part.read_text("utf-8") for part in parts)
 
 
 def _build(
@@ -316,7 +325,7 @@ def _build(
     text = chip_rtlil(chip, ecc=ecc)
     design = Chip(chip, ecc=ecc)
     design._MustUse__used = True  # asked for its names
-    driver = chip_names.cxxrtl(design, chip, wave=wave) + DRIVER.read_text("utf-8")
+    driver = chip_names.cxxrtl(design, chip, wave=wave) + test_bench()
     target = folder / f"{name}-{digest(text, driver, *tools)}.so"
     if target.exists():
         return target

@@ -41,11 +41,14 @@ from mellivora.rtl.chip_simulation import (
 from mellivora.rtl.fault_record import WATCHDOG_FAULT
 from mellivora.sim.expand import expand
 from mellivora.sim.functional import Machine
-from mellivora.sim.timing import simulate
+from mellivora.sim.timing import MemoryDevice, simulate
 from mellivora.spec import ChipSpec, load_chip
+from mellivora.spec.dram_timing import IDEAL, DramTiming
 
 Bytes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
+GATHERED_PAGES = 1 << 16
+"""Pages that the LOADXs of a core have together, at most."""
 WAVE_AROUND_CYCLES = 200
 """A wave of a difference begins so long before the instruction's start and ends after its end."""
 
@@ -123,13 +126,15 @@ def cosim(
     rtl: ChipSimulation | None = None,
     flips: int = 0,
     flip_seed: int = 0,
+    timing: DramTiming | None = None,
 ) -> CosimResult:
     """Run a program on all three machines and compare.
 
     dram: uint8, the image before; it is not changed. wave: where a VCD of the window around a
     difference goes. rtl: the simulation to take, `chip_simulation` if None. flips: with ecc, so
     many bits of scratchpads flip (`bit_flips`), unless the program has a fault; the counters must
-    show what was corrected. Raises what the machines raise for a wrong launch.
+    show what was corrected. timing: of DRAM's banks; None is an ideal memory. Raises what the
+    machines raise for a wrong launch.
     """
     spec = load_chip(chip) if isinstance(chip, str) else chip
     rtl = rtl or chip_simulation(spec, ecc=ecc)
@@ -138,14 +143,16 @@ def cosim(
     machine = Machine(spec, dram=dram.copy(), windows=windows)
     machine.load(code)
     fault: Fault | None = None
+    pages = np.zeros((spec.cores, GATHERED_PAGES if timing else 0), np.int64)
     try:
-        machine.run(values)
+        machine.run(values, pages=pages)
     except Fault as error:
         fault = error
     rows = [] if fault else _rows(code, values, spec)
+    device = MemoryDevice(timing, windows, list(pages)) if timing else None
     upsets = np.zeros((0, 4), np.int64)
     if flips and rows:
-        cycles = max(1, simulate(rows, spec).cycles)
+        cycles = max(1, simulate(rows, spec, device).cycles)
         upsets = random_flips(rows, spec, count=flips, cycles=cycles, seed=flip_seed)
     rtl_dram = dram.copy()
     run = rtl.run(
@@ -156,6 +163,7 @@ def cosim(
         limit_cycles=limit_cycles,
         trace_rows=max([len(r) for r in rows], default=4096) + 1,
         flips=upsets,
+        timing=timing or IDEAL,
     )
     result = CosimResult(spec.name, 0, run.cycles, sum(map(len, rows)), rtl=run, dram=rtl_dram)
     if fault:
@@ -163,7 +171,7 @@ def cosim(
     elif run.faults or not run.stopped:
         _unexpected(result, run, code, rows)
     else:
-        _compare(result, run, machine, rows, rtl_dram, code)
+        _compare(result, run, machine, rows, rtl_dram, code, device)
         _compare_flips(result, run)
     if result.difference and wave:
         at = result.difference.cycle
@@ -175,6 +183,7 @@ def cosim(
             limit_cycles=run.cycles,
             wave=(wave, at - WAVE_AROUND_CYCLES, at + WAVE_AROUND_CYCLES),
             flips=upsets,
+            timing=timing or IDEAL,
         )
         result.wave = wave
     return result
@@ -258,9 +267,10 @@ def _compare(
     rows: list[Rows],
     dram: Bytes,
     code: npt.NDArray[np.uint64],
+    device: MemoryDevice | None,
 ) -> None:
     chip = machine.chip
-    timing = simulate(rows, chip)
+    timing = simulate(rows, chip, device)
     result.cycles = timing.cycles
     result.rtl_cycles = max(
         (int(end[: len(r)].max(initial=0)) for end, r in zip(run.end, rows)), default=0

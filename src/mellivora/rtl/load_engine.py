@@ -9,12 +9,13 @@ from amaranth.lib import data, fifo, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from mellivora.isa.encoding import GATHER_PAGES
+from mellivora.isa.latency import port_rows_in_flight
 from mellivora.isa.table import BY_NAME, LOAD_CONFIG
 from mellivora.rtl.dma_flight import DmaFlight
 from mellivora.rtl.dma_issue import DmaIssue
 from mellivora.rtl.dma_walker import DmaWalker, fragment_layout
 from mellivora.rtl.interfaces import ADDRESS_BITS, engine_signature, read_port, write_port
-from mellivora.rtl.memory_link import load_link, reads_in_flight
+from mellivora.rtl.memory_link import load_link
 from mellivora.rtl.page_table import PageTable
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class LoadEngine(wiring.Component):
             {"count": range(ways + 1), "each": data.ArrayLayout(note_layout, ways)}
         )
         m.submodules.notes = queue = fifo.SyncFIFOBuffered(
-            width=notes.size, depth=reads_in_flight(self.chip)
+            width=notes.size, depth=port_rows_in_flight(self.chip)
         )
         going, come = Signal(notes), data.View(notes, queue.r_data)
         m.d.comb += [

@@ -17,12 +17,14 @@ from mellivora.errors import MachineFault
 from mellivora.rtl.cosim import CosimResult, cosim
 from mellivora.sim.functional import RunStats
 from mellivora.spec import ChipSpec
+from mellivora.spec.dram_timing import DramTiming
 
 
 class RtlMachine:
     """Has what `sim.functional.Machine` has for launches: chip, dram, windows, load, run.
 
-    results: of every launch so far. say: is told after each. Raises MachineFault MV0790 where the
+    results: of every launch so far. say: is told after each.
+    timing: of DRAM's banks; None is an ideal memory. Raises MachineFault MV0790 where the
     machines differ.
     """
 
@@ -33,7 +35,9 @@ class RtlMachine:
         dram: npt.NDArray[np.uint8],
         windows: Sequence[tuple[int, int]],
         say: Callable[[CosimResult], None] | None = None,
+        timing: DramTiming | None = None,
     ) -> None:
+        self.timing = timing
         self.chip, self.windows, self.say = chip, list(windows), say or (lambda result: None)
         burst = chip.dram_burst_bytes
         self.dram = np.concatenate([dram, np.zeros(-dram.nbytes % burst, np.uint8)])
@@ -47,7 +51,14 @@ class RtlMachine:
     def run(self, parameters: npt.ArrayLike = ()) -> RunStats:
         """Run it to its end on all three machines."""
         started = time.perf_counter()
-        result = cosim(self.code, parameters, chip=self.chip, dram=self.dram, windows=self.windows)
+        result = cosim(
+            self.code,
+            parameters,
+            chip=self.chip,
+            dram=self.dram,
+            windows=self.windows,
+            timing=self.timing,
+        )
         self.results.append(result)
         self.say(result)
         if not result.equal:

@@ -58,9 +58,3 @@ def store_link(chip: ChipSpec) -> wiring.Signature:
             "done_last": In(range(ways + 1)),
         }
     )
-
-
-def reads_in_flight(chip: ChipSpec) -> int:
-    """Cycles with reads, and as many with writes, between grant and answer: enough for each to
-    have grants; four at least, for FIFOs have addresses."""
-    return max(4, 1 << (chip.dram_latency_cycles + 1).bit_length())

@@ -9,11 +9,12 @@ from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
 from mellivora.errors import SpecError
+from mellivora.isa.latency import port_rows_in_flight
 from mellivora.rtl.axi import axi4
 from mellivora.rtl.beat_return import BeatReturn
 from mellivora.rtl.dram_arbiter import DramArbiter
 from mellivora.rtl.interfaces import ADDRESS_BITS
-from mellivora.rtl.memory_link import load_link, reads_in_flight, store_link
+from mellivora.rtl.memory_link import load_link, store_link
 from mellivora.rtl.memory_master import MemoryMaster, requests
 from mellivora.rtl.pipeline import wire
 from mellivora.rtl.sharing import share
@@ -120,7 +121,7 @@ class MemoryPort(wiring.Component):
         layout = data.StructLayout({"takers": self.chip.cores, "round": self.chip.core_port_bursts})
         rows = data.ArrayLayout(layout, self.slots)
         m.submodules.read_routes = routes = fifo.SyncFIFOBuffered(
-            width=rows.size, depth=reads_in_flight(self.chip)
+            width=rows.size, depth=port_rows_in_flight(self.chip)
         )
         due = data.View(rows, routes.r_data)
         used = [row.takers.any() for row in due]
@@ -148,7 +149,7 @@ class MemoryPort(wiring.Component):
         counts = data.ArrayLayout(range(ways + 1), self.chip.cores)
         row = data.StructLayout({"slots": self.slots, "done": counts, "last": counts})
         m.submodules.write_routes = routes = fifo.SyncFIFOBuffered(
-            width=row.size, depth=reads_in_flight(self.chip)
+            width=row.size, depth=port_rows_in_flight(self.chip)
         )
         going, due = Signal(row, name="write_row"), data.View(row, routes.r_data)
         answered = self._row(m, routes, list(due.slots), [axi.bvalid for axi in self.axi], "b")

@@ -16,6 +16,7 @@ from mellivora.isa.random_programs import RandomProgram, random_program
 from mellivora.rtl.chip_simulation import ChipSimulation
 from mellivora.rtl.cosim import CosimResult, cosim
 from mellivora.spec import ChipSpec
+from mellivora.spec.dram_timing import dram_timing
 
 FAULT_EVERY = 16
 """One program in so many has a fault, the causes in turn."""
@@ -35,8 +36,9 @@ def run_seed(
     ecc: bool = False,
     rtl: ChipSimulation | None = None,
     flips: int = 0,
+    banks: bool = False,
 ) -> tuple[RandomProgram, CosimResult]:
-    """The program of a seed, and what the machines say of it."""
+    """The program of a seed, and what the machines say of it. banks: over DRAM that has some."""
     program = random_program(seed, chip, fault=fault_of(seed))
     result = cosim(
         program.code,
@@ -49,6 +51,7 @@ def run_seed(
         rtl=rtl,
         flips=flips,
         flip_seed=seed,
+        timing=dram_timing(chip) if banks else None,
     )
     return program, result
 
@@ -62,10 +65,12 @@ def run_random(
     say: Callable[[int, int], None] | None = None,
     ecc: bool = False,
     flips: int = 0,
+    banks: bool = False,
 ) -> dict[str, Any]:
     """Programs of `count` seeds from `seed` on. Returns totals, and reports of differences.
 
     flips: with ecc, so many bits of scratchpads flip in each program that has no fault.
+    banks: over DRAM with banks and refresh, SpecError MV0119 if the chip has none.
     """
     started = time.perf_counter()
     facts: dict[str, Any] = dict.fromkeys(
@@ -77,7 +82,7 @@ def run_random(
     )
     failed, reports = [], []
     for one in range(seed, seed + count):
-        program, result = run_seed(one, chip, ecc=ecc, flips=flips)
+        program, result = run_seed(one, chip, ecc=ecc, flips=flips, banks=banks)
         for name in (
             *("operations", "differing_bits", "differing_cycles"),
             *("flips", "flips_read", "corrected"),

@@ -8,6 +8,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
+from mellivora.isa.latency import port_rows_in_flight
 from mellivora.isa.table import BY_NAME, COLLECTIVES
 from mellivora.rtl.dma_issue import DmaIssue
 from mellivora.rtl.dma_walker import DmaWalker
@@ -15,7 +16,7 @@ from mellivora.rtl.exchange_link import exchange_link
 from mellivora.rtl.exchange_side import ExchangeSide
 from mellivora.rtl.interfaces import READ_CYCLES, engine_signature, read_port, write_port
 from mellivora.rtl.load_engine import byte_mask, dma_flight, join_issue, window_lookup
-from mellivora.rtl.memory_link import reads_in_flight, store_link
+from mellivora.rtl.memory_link import store_link
 from mellivora.rtl.pipeline import register
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class StoreEngine(wiring.Component):
 
         arrived = Signal.like(flight.arrived)
         ways = self.chip.core_port_bursts
-        unanswered = Signal(range(ways * reads_in_flight(self.chip) + 1))
+        unanswered = Signal(range(ways * port_rows_in_flight(self.chip) + 1))
         m.d.comb += [
             self.memory.count.eq(walker.count),
             walker.take.eq(self.memory.grant),

@@ -17,6 +17,7 @@ from mellivora.sim.functional import Machine, RunStats
 
 if TYPE_CHECKING:
     from mellivora.sim.result import TimingResult
+    from mellivora.spec.dram_timing import DramTiming
 
 Settings = Mapping[str, int] | npt.NDArray[np.int32]
 """Parameters by name (those left out are 0), or the parameter memory itself, int32 [n]."""
@@ -38,6 +39,8 @@ class Device:
         self.windows = self.program.placement()
         self.launches = 0
         self.host_seconds = 0.0
+        self.dram_timing: DramTiming | None = None
+        """Of DRAM's banks, for `timing`; None is an ideal memory."""
         self._machine: Machine | None = None
 
     @property
@@ -119,12 +122,13 @@ class Device:
 
     def timing(self, entry: str, settings: Settings) -> TimingResult:
         """When every operation of the entry starts and ends, on all cores. Needs no weights."""
-        from mellivora.sim.timing import simulate
+        from mellivora.sim.timing import MemoryDevice, simulate
 
         code, cores = self.program.entries[entry].code, self.chip.cores
         memory = self.parameters(entry, settings)
         rows = [expand(code, memory[core], core_id=core, cores=cores) for core in range(cores)]
-        return simulate(rows, self.chip)
+        beneath = MemoryDevice(self.dram_timing, self.windows) if self.dram_timing else None
+        return simulate(rows, self.chip, beneath)
 
 
 def _available_bytes() -> int | None:

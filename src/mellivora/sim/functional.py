@@ -123,12 +123,20 @@ class Machine:
         """Take a program: code uint64 [words, 2], low half first. All cores run the same."""
         self.code = as_code(code)
 
-    def run(self, parameters: npt.ArrayLike = (), *, poison: bool = False) -> RunStats:
+    def run(
+        self,
+        parameters: npt.ArrayLike = (),
+        *,
+        poison: bool = False,
+        pages: npt.NDArray[np.int64] | None = None,
+    ) -> RunStats:
         """Run the program to its end on all cores.
 
         parameters: int32 [P] for all cores alike, or [cores, P].
         poison: fill scratchpads and accumulators with 0xFF (NaN) first, so that use of stale data
         shows; else they are as the last run left them.
+        pages: int64 [cores, P], filled with the entries of the tables of all LOADXs, in their order
+        (native backend).
         Raises Fault (MV07xx), with a FaultRecord as `.record`, if the program faults: the faulting
         instruction has written nothing, and every core has run to its next collective or fault.
         """
@@ -138,13 +146,18 @@ class Machine:
             self._pads[...] = 0xFF
             self._accumulators[...] = 0xFF
         started = time.perf_counter()
-        run = self._run_native if self.backend == "native" else self._run_reference
-        engine_ops, instructions, macs = run(values)
+        if self.backend == "native":
+            room = np.zeros((self.chip.cores, 0), np.int64) if pages is None else pages
+            engine_ops, instructions, macs = self._run_native(values, room)
+        else:
+            engine_ops, instructions, macs = self._run_reference(values)
         return RunStats(engine_ops, instructions, time.perf_counter() - started, macs)
 
     # ------------------------------------------------------------------------------- native
 
-    def _run_native(self, values: npt.NDArray[np.int32]) -> tuple[int, int, int]:
+    def _run_native(
+        self, values: npt.NDArray[np.int32], pages: npt.NDArray[np.int64]
+    ) -> tuple[int, int, int]:
         windows = np.array(self.windows or [(0, 0)], np.int64)
         setup = _Setup(
             *(self.chip.cores, self.chip.sram_bytes, self.chip.accumulator_bytes),
@@ -153,6 +166,7 @@ class Machine:
             *(self.code.ctypes.data, values.ctypes.data, self._pads.ctypes.data),
             *(self._accumulators.ctypes.data, self.dram.ctypes.data),
             *(self._pads.strides[0], self._accumulators.strides[0], windows.ctypes.data),
+            *(pages.ctypes.data, pages.shape[1]),
         )
         reports = np.zeros(self.chip.cores, _REPORT)
         stop = _library().mellivora_run(ctypes.byref(setup), reports.ctypes.data)
@@ -240,6 +254,8 @@ class _Setup(ctypes.Structure):
         ("pad_stride", ctypes.c_int64),
         ("accumulator_stride", ctypes.c_int64),
         ("windows", ctypes.c_void_p),
+        ("gathered", ctypes.c_void_p),
+        ("gathered_limit", ctypes.c_int64),
     ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from mellivora.errors import UsageError
 from mellivora.isa.encoding import (
     CONTROL,
     ENGINES,
+    GATHER_PAGES,
     LOAD,
     R_GAP,
     R_OPCODE,
@@ -36,13 +37,16 @@ from mellivora.isa.encoding import (
     SEMAPHORES,
     STORE,
 )
+from mellivora.isa.latency import PORT_READ_CYCLES, PORT_WRITE_CYCLES, port_rows_in_flight
 from mellivora.isa.state import Fault
 from mellivora.isa.table import BY_NAME, BY_OPCODE, COLLECTIVES, TABLE
 from mellivora.native.build import load
+from mellivora.sim.walks import walks
 
 if TYPE_CHECKING:
     from mellivora.sim.result import TimingResult
     from mellivora.spec import ChipSpec
+    from mellivora.spec.dram_timing import DramTiming
 
 Rows = npt.NDArray[np.int64]
 Operations = npt.NDArray[np.void]
@@ -94,6 +98,31 @@ class ChipNumbers(NamedTuple):
             chip.dram_bursts_den,
             chip.core_port_bursts,
         )
+
+
+class PortNumbers(NamedTuple):
+    """Of the memory port, for a device beneath it. Same as `Port` in native/timing_banked.hpp.
+
+    rows_in_flight: cycles with reads, and as many with writes, between grant and answer.
+    read_cycles, write_cycles: of the latency, what passes on the chip.
+    """
+
+    burst_bytes: int
+    rows_in_flight: int
+    read_cycles: int = PORT_READ_CYCLES
+    write_cycles: int = PORT_WRITE_CYCLES
+
+
+class MemoryDevice(NamedTuple):
+    """A DRAM with banks beneath the arbiter, and what it takes to know where bursts go.
+
+    windows: (base, limit) bytes of the launch. pages: by core, int64 entries of the tables of its
+    LOADXs in their order (`sim.functional.Machine.run` gives them); not given, a table counts up.
+    """
+
+    timing: DramTiming
+    windows: Sequence[tuple[int, int]]
+    pages: Sequence[Rows] = ()
 
 
 def _roles() -> npt.NDArray[np.uint8]:
@@ -167,13 +196,16 @@ def _library() -> Any:
 
 
 def run_operations(
-    operations: Sequence[Operations], numbers: ChipNumbers
+    operations: Sequence[Operations],
+    numbers: ChipNumbers,
+    device: tuple[DramTiming, PortNumbers, Sequence[Operations]] | None = None,
 ) -> tuple[list[Rows], list[Rows], list[Rows], Rows]:
     """dispatch, start and end of each core's operations (-1: not reached), and the machine's
     report.
 
     report: cause (0 or 6), core, row, semaphore, cycle of the last event, then SEMAPHORES counts
-    a core.
+    a core. device: what is beneath the arbiter, the memory port, and the walks of each core's
+    operations; without, memory answers after a fixed time.
     """
     cores = len(operations)
     tables = [np.ascontiguousarray(table) for table in operations]
@@ -185,6 +217,10 @@ def run_operations(
 
     lengths = np.array([len(table) for table in tables], np.int64)
     chip = np.array(numbers, np.int64)
+    below: list[Any] = [None, None, None]
+    if device:
+        timing, port = (np.array(part, np.int64) for part in device[:2])
+        below = [pointers(device[2]), *(ctypes.c_void_p(p.ctypes.data) for p in (timing, port))]
     _library()(
         ctypes.c_int64(cores),
         pointers(tables),
@@ -192,15 +228,19 @@ def run_operations(
         ctypes.c_void_p(chip.ctypes.data),
         *(pointers(arrays) for arrays in times),
         ctypes.c_void_p(report.ctypes.data),
+        *below,
     )
     dispatch, start, end = times
     return dispatch, start, end, report
 
 
-def simulate(rows_per_core: Sequence[Rows], chip: ChipSpec) -> TimingResult:
+def simulate(
+    rows_per_core: Sequence[Rows], chip: ChipSpec, device: MemoryDevice | None = None
+) -> TimingResult:
     """Run resolved rows [n, RESOLVED_FIELDS] int64, one array for each running core of `chip`.
 
-    Cores that are not given stay idle and take no part in LOADM, EXCH and BARRIER. Raises
+    device: a DRAM with banks, slower to simulate; without, memory is ideal: a fixed latency and an
+    exact rate. Cores not given stay idle and take no part in LOADM, EXCH and BARRIER. Raises
     MachineFault: cause 6 when a semaphore passes its maximum, 7 when nothing can go on (the
     message names what each engine waits for), 5 when the cores' collectives do not match or a
     format does not exist, 1 for an unknown opcode; UsageError for arrays that are not resolved
@@ -211,7 +251,7 @@ def simulate(rows_per_core: Sequence[Rows], chip: ChipSpec) -> TimingResult:
     _check(rows_per_core, chip)
     operations = [lower(rows, chip) for rows in rows_per_core]
     _check_collectives(rows_per_core, operations)
-    dispatch, start, end, report = run_operations(operations, ChipNumbers.of(chip))
+    dispatch, start, end, report = _run(rows_per_core, operations, chip, device)
     if report[0]:
         core, row, semaphore = (int(value) for value in report[1:4])
         pc = int(rows_per_core[core][row, R_PC])
@@ -222,6 +262,24 @@ def simulate(rows_per_core: Sequence[Rows], chip: ChipSpec) -> TimingResult:
         counts = report[5:].reshape(len(operations), SEMAPHORES)
         raise Fault(7, _deadlock(rows_per_core, operations, start, end, counts, int(report[4])))
     return TimingResult(chip, list(rows_per_core), operations, dispatch, start, end)
+
+
+def _run(
+    rows_per_core: Sequence[Rows],
+    operations: list[Operations],
+    chip: ChipSpec,
+    device: MemoryDevice | None,
+) -> tuple[list[Rows], list[Rows], list[Rows], Rows]:
+    numbers = ChipNumbers.of(chip)
+    if not device:
+        return run_operations(operations, numbers)
+    pages = device.pages or [np.arange(GATHER_PAGES * len(rows)) for rows in rows_per_core]
+    ways = [
+        walks(rows, chip, device.windows, table)
+        for rows, table in zip(rows_per_core, pages, strict=True)
+    ]
+    port = PortNumbers(chip.dram_burst_bytes, port_rows_in_flight(chip))
+    return run_operations(operations, numbers, (device.timing, port, [way for way, _ in ways]))
 
 
 def check_windows(windows: Sequence[tuple[int, int]], chip: ChipSpec) -> None:
