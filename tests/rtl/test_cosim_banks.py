@@ -31,15 +31,17 @@ HARSH = {
 
 
 def check(name: str, first: int, count: int) -> None:
-    facts = run_random(CHIPS[name], count=count, seed=first, banks=True)
-    assert not facts["reports"], "\n".join(facts["reports"][:3])
-    assert facts["differing_bits"] == facts["differing_cycles"] == 0
-    ideal = run_random(CHIPS[name], count=min(count, 10), seed=first)
-    late = run_random(CHIPS[name], count=min(count, 10), seed=first, banks=True)
+    few = 10
+    late = run_random(CHIPS[name], count=few, seed=first, banks=True)
+    rest = run_random(CHIPS[name], count=count - few, seed=first + few, banks=True)
+    for facts in (late, rest):
+        assert not facts["reports"], "\n".join(facts["reports"][:3])
+        assert facts["differing_bits"] == facts["differing_cycles"] == 0
+    ideal = run_random(CHIPS[name], count=few, seed=first)
     assert late["cycles"] > 1.01 * ideal["cycles"], "banks matter, or nothing is shown"
 
 
-@pytest.mark.parametrize(("name", "count"), [("nano", 100), ("wide", 40)])
+@pytest.mark.parametrize(("name", "count"), [("nano", 100), ("wide", 15)])
 def test_random_programs(name, count):
     check(name, 0, count)
 
