@@ -32,6 +32,7 @@ GENERATORS = [
     Generator("mellivora.isa.manual:pages", owns=("docs/isa",)),
     Generator("mellivora.graph.page:pages"),
     Generator("tools.area_page:pages"),
+    Generator("tools.fpga_page:pages"),
 ]
 
 

@@ -12,7 +12,6 @@ from mellivora.rtl import fpga, primitive
 from mellivora.rtl.banked_memory import BankedMemory
 from mellivora.rtl.core import scratchpad
 from mellivora.rtl.fpga import AVAILABLE, Cells, cells, place_and_route, refuse
-from mellivora.rtl.fpga_count import component_cells
 from mellivora.spec import load_chip
 
 
@@ -46,17 +45,6 @@ def test_what_is_placed_often_is_counted_often():
     whole = cells(primitive("reduce_tree").create(), keep=["reduce_node"]).logic
     one = cells(primitive("fp32_add").create()).logic
     assert whole["LUT"] > 31 * one["LUT"]
-
-
-@pytest.mark.nightly
-def test_a_component_is_counted_module_by_module():
-    """Nodes of the tree are mapped once; what joins them is counted beside them."""
-    found, each = component_cells(primitive("reduce_tree").create())
-    assert set(each) == {"reduce_tree", "reduce_node"}
-    assert found.logic == {kind: sum(one[kind] for one in each.values()) for kind in AVAILABLE}
-    one = cells(primitive("fp32_add").create()).logic
-    assert each["reduce_node"]["LUT"] > 31 * one["LUT"]
-    assert found.banks == []
 
 
 @pytest.mark.nightly

