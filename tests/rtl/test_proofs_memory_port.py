@@ -13,10 +13,10 @@ from mellivora.isa.latency import port_rows_in_flight
 from mellivora.rtl import memory_master, memory_port
 from mellivora.rtl.dma_walker import burst_bits
 from mellivora.rtl.memory_link import STORE_DATA_CYCLES
-from mellivora.rtl.memory_port import LEAST_LATENCY
 from mellivora.rtl.proofs import part, prove, reached, registers
+from mellivora.spec.dram_timing import LEAST_LATENCY_CYCLES
 
-FAST = {"dram_latency_cycles": LEAST_LATENCY, "dram_gbps": 16}
+FAST = {"dram_latency_cycles": LEAST_LATENCY_CYCLES, "dram_gbps": 16}
 """A burst a cycle; bursts of 16 bytes, the smallest."""
 ONE = chip_of(**FAST)
 TWO = chip_of(cores=2, **FAST)

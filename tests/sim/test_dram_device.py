@@ -240,7 +240,10 @@ def test_figures_are_those_of_the_standards():
     assert dram_timing(load_chip("m1")).channels == 48
 
 
-def test_a_chip_without_dram_is_refused():
+@pytest.mark.parametrize(
+    "chip", [load_chip("predecessor"), load_chip("nano").replace(dram_latency_cycles=7)]
+)
+def test_a_chip_without_dram_or_with_one_too_near_is_refused(chip):
     with pytest.raises(SpecError) as error:
-        dram_timing(load_chip("predecessor"))
+        dram_timing(chip)
     assert error.value.code == "MV0119"

@@ -18,11 +18,10 @@ from mellivora.rtl.memory_link import load_link, store_link
 from mellivora.rtl.memory_master import MemoryMaster, requests
 from mellivora.rtl.pipeline import wire
 from mellivora.rtl.sharing import share
+from mellivora.spec.dram_timing import LEAST_LATENCY_CYCLES
 
 if TYPE_CHECKING:
     from mellivora.spec import ChipSpec
-
-LEAST_LATENCY = 8
 
 
 class MemoryPort(wiring.Component):
@@ -187,8 +186,8 @@ def check_memory_port(chip: ChipSpec) -> None:
     for given, allowed, fits in (
         (
             f"dram_latency_cycles {chip.dram_latency_cycles}",
-            f"{LEAST_LATENCY} or more",
-            chip.dram_latency_cycles >= LEAST_LATENCY,
+            f"{LEAST_LATENCY_CYCLES} or more",
+            chip.dram_latency_cycles >= LEAST_LATENCY_CYCLES,
         ),
         (
             f"dram_bytes {chip.dram_bytes}",

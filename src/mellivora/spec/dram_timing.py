@@ -47,13 +47,15 @@ class DramTiming(NamedTuple):
     window: int
 
 
+LEAST_LATENCY_CYCLES = 8
+"""Of a chip's `dram_latency_cycles`, for the memory port: what passes on the chip is part of it."""
 IDEAL = DramTiming(1, 256, 1, 1 << 40, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1 << 30, 1 << 30)
 """A device that is never late."""
 
 
 def dram_timing(chip: ChipSpec) -> DramTiming:
     """The device behind a chip's memory port: as many channels as its rate needs, each with an
-    equal share of it. Raises SpecError MV0119 for a chip without DRAM."""
+    equal share of it. Raises SpecError MV0119 for a chip without DRAM, or with one too near."""
     tables = _tables()
     if chip.dram_kind not in tables:
         raise SpecError(
@@ -62,6 +64,14 @@ def dram_timing(chip: ChipSpec) -> DramTiming:
             where=f"chip {chip.name}",
             given=f"dram_kind {chip.dram_kind}",
             allowed=", ".join(name for name in tables if name != "policy"),
+        )
+    if chip.dram_latency_cycles < LEAST_LATENCY_CYCLES:
+        raise SpecError(
+            "MV0119",
+            "the chip has no DRAM whose banks could be timed",
+            where=f"chip {chip.name}",
+            given=f"dram_latency_cycles {chip.dram_latency_cycles}",
+            allowed=f"{LEAST_LATENCY_CYCLES} or more",
         )
     kind, policy = tables[chip.dram_kind], tables["policy"]
     channels = max(1, round(chip.dram_gbps / kind["channel_gbps"]))
