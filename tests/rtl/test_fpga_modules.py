@@ -78,6 +78,7 @@ def test_what_was_placed_once_is_in_the_cache(twice, monkeypatch):
 
     monkeypatch.setattr(fpga, "synthesise", never)
     assert place_modules(Twice()) == twice
+    assert place_modules(Twice(), target_mhz=100) == twice, "as the command line gives it"
     with pytest.raises(AssertionError, match="again"):
         place_modules(Twice(), seed=2)
     monkeypatch.setattr(fpga, "tools", lambda: {"yosys": "0"})

@@ -178,7 +178,7 @@ def _row(part: Part, target_mhz: float, seed: int, limit_s: float) -> Row:
 
 def _file(part: Part, target_mhz: float, seed: int) -> Path:
     """Where the cache has the module's row, by all that decides it but the limit."""
-    facts = [FLOW, fpga.tools(), fpga.DEVICE, target_mhz, seed, part.boxes]
+    facts = [FLOW, fpga.tools(), fpga.DEVICE, float(target_mhz), seed, part.boxes]
     text = "\0".join([part.component.module_name, part.text, part.around, repr(facts)])
     return cache_dir() / "fpga" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
