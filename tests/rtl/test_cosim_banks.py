@@ -41,7 +41,7 @@ def check(name: str, first: int, count: int) -> None:
     assert late["cycles"] > 1.01 * ideal["cycles"], "banks matter, or nothing is shown"
 
 
-@pytest.mark.parametrize(("name", "count"), [("nano", 100), ("wide", 15)])
+@pytest.mark.parametrize(("name", "count"), [("nano", 60), ("wide", 15)])
 def test_random_programs(name, count):
     check(name, 0, count)
 
@@ -95,13 +95,6 @@ def test_a_port_that_is_full_stands_still_alike():
     assert slow.equal, slow.report()
     ideal = cosim(code, [0], **program)
     assert slow.cycles > 3.5 * ideal.cycles, "four times slower, but for what was not moving"
-
-
-def test_one_token():
-    made = write(1, "O God", banks=True)
-    assert made.on_rtl == made.functional == made.interpreter
-    for result in made.launches:
-        assert result.equal, result.report()
 
 
 @pytest.mark.nightly
