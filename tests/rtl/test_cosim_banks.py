@@ -112,16 +112,6 @@ def test_the_command(capsys):
 
 
 def test_a_chip_without_dram_has_no_banks(capsys):
-    command = [
-        "rtl",
-        "cosim",
-        "--chip",
-        "predecessor",
-        "--random",
-        "1",
-        "--dram",
-        "banks",
-        "--json",
-    ]
-    assert cli.main(command) == 2
+    command = "rtl cosim --chip predecessor --random 1 --dram banks --json"
+    assert cli.main(command.split()) == 2
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "MV0119"

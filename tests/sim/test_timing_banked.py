@@ -64,7 +64,7 @@ def test_walks_reach_the_bytes_of_the_instruction(seed):
     machine.load(program.code)
     pages = np.zeros((1, 4096), np.int64)
     machine.run(program.parameters, pages=pages)
-    found, offsets = walks(rows, NANO, program.windows, pages[0])
+    found, offsets = walks(rows, program.windows, pages[0])
     moves = {code.opcode: code for code in map(BY_NAME.get, ("load", "loadm", "loadx", "store"))}
     used = 0
     checked = 0

@@ -83,14 +83,16 @@ def gather(rows: Rows, chip: ChipSpec) -> Rows:
     return dma(rows, chip) + np.where(counts.min(axis=1) > 0, slot(rows, 7), 0)
 
 
-def gather_bursts(rows: Rows, chip: ChipSpec) -> Rows:
-    """As if all pages were one: each begins at the same place of a burst, and none joins another.
-
-    d3 of 0 says both: no stride of 0 continues a piece.
-    """
+def unpaged(rows: Rows) -> Rows:
+    """LOADXs as if all pages were one: d3 of 0, which continues no piece."""
     same = rows.copy()
     same[:, R_CONFIG + 2] = 0
-    return dma_bursts(same, chip)
+    return same
+
+
+def gather_bursts(rows: Rows, chip: ChipSpec) -> Rows:
+    """As if all pages were one: all begin at the same place of a burst, and none joins another."""
+    return dma_bursts(unpaged(rows), chip)
 
 
 def dma_bursts(rows: Rows, chip: ChipSpec) -> Rows:
@@ -100,24 +102,32 @@ def dma_bursts(rows: Rows, chip: ChipSpec) -> Rows:
     Windows begin at a burst. Every piece asks for its bursts by itself.
     """
     size = chip.dram_burst_bytes
-    run, pieces = slot(rows, 4).copy(), np.ones(len(rows), np.int64)
+    run, counts, strides = joined_pieces(rows)
+    pieces = counts.prod(axis=1)
     start = (slot(rows, 1) * DRAM_UNIT_BYTES + slot(rows, 2)) % size
-    odd = np.zeros(len(rows), bool)  # pieces begin at different places of their bursts
-    steps: list[tuple[Rows, Rows]] = []
-    for dim in (1, 2, 3):
-        count, stride = slot(rows, 4 + dim), config(rows, dim - 1)
-        joined = (stride == run) & (config(rows, 2 + dim) == run) & (pieces == 1)
-        run = np.where(joined, run * count, run)
-        pieces = np.where(joined, pieces, pieces * count)
-        count = np.where(joined, 1, count)
-        odd |= (count > 1) & (stride % size != 0)
-        steps.append((count, stride % size))
+    # Pieces begin at different places of their bursts.
+    odd = ((counts > 1) & (strides % size != 0)).any(axis=1)
     bursts = pieces * ((start + run - 1) // size + 1)
     for at in np.flatnonzero(odd & (run > 0) & (pieces > 0)).tolist():
-        key = tuple((int(count[at]), int(stride[at])) for count, stride in steps)
+        key = tuple(zip(counts[at].tolist(), (strides[at] % size).tolist()))
         bursts[at] = _odd_bursts(int(start[at]), int(run[at]), key, size)
     least = np.min(rows[:, R_SLOT + 4 : R_SLOT + 8], axis=1)
     return np.where(least > 0, bursts, 0)
+
+
+def joined_pieces(rows: Rows) -> tuple[Rows, Rows, Rows]:
+    """Bytes of a piece [n], and of the dimensions above it counts [n, 3] and DRAM strides [n, 3].
+
+    A dimension whose strides on both sides continue the piece makes it longer; its count is then 1.
+    """
+    run, single = slot(rows, 4).copy(), np.ones(len(rows), bool)
+    counts, strides = rows[:, R_SLOT + 5 : R_SLOT + 8].copy(), rows[:, R_CONFIG : R_CONFIG + 3]
+    for dim in range(3):
+        joins = single & (strides[:, dim] == run) & (config(rows, 3 + dim) == run)
+        run = np.where(joins, run * counts[:, dim], run)
+        counts[joins, dim] = 1
+        single &= counts[:, dim] == 1
+    return run, counts, strides
 
 
 @functools.lru_cache(maxsize=4096)

@@ -53,13 +53,13 @@ class BankedDram {
     struct Row {
         int64_t unserved = 0, cycle = 0;  // bursts; when the last one was served, then of the answer
         std::vector<std::pair<int, uint32_t>> ends;  // transfers that it ends
-        bool answered = false;
     };
     struct Answers {
         std::deque<Row> rows;
         int64_t first = 0, known = 0;  // numbers: of the row in front, of the first without a time
         int64_t last = -1;             // the cycle of the last answer that is known
         std::deque<Done> done;
+        int64_t past() const { return first + int64_t(rows.size()); }
         Row& at(int64_t number) { return rows[number - first]; }
     };
     struct Burst { int64_t row; size_t slot; uint64_t address; };
@@ -78,12 +78,11 @@ class BankedDram {
     int pointer_ = 0;
 
     bool moving() const { return asking_ || unserved_ || !device_.idle(); }
-    int64_t granted(int64_t t) const { return chip_.num * t / chip_.den; }
     bool is_write(int id) const { return id % 2 && id + 1 < int(fifos_.size()); }
 
     bool room(Answers& answers) const {
         auto& rows = answers.rows;
-        for (; !rows.empty() && rows.front().answered && rows.front().cycle < base_; ++answers.first)
+        for (; answers.first < answers.known && rows.front().cycle < base_; ++answers.first)
             rows.pop_front();
         return int64_t(rows.size()) < port_.rows_in_flight;
     }
@@ -91,14 +90,13 @@ class BankedDram {
     // The cycle [base_, base_ + 1).
     void step() {
         const int64_t given = base_ + chip_.latency;
-        int64_t budget = granted(given + 1) - granted(given);
+        int64_t budget = chip_.granted(given + 1) - chip_.granted(given);
         const int n = fifos_.size();
         const bool may_read = room(reads_), may_write = room(writes_);
         read_.clear();
         size_t slot = 0;
         int last = -1;
-        const int64_t number[2] = {reads_.first + int64_t(reads_.rows.size()),
-                                   writes_.first + int64_t(writes_.rows.size())};
+        const int64_t number[2] = {reads_.past(), writes_.past()};
         for (int64_t round = 0; budget && asking_ && round < chip_.port; ++round)
             for (int p = 0; p < n && budget; ++p) {
                 const int id = (pointer_ + p) % n;
@@ -106,7 +104,7 @@ class BankedDram {
                 if (!(writes ? may_write : may_read) || !backlog_[id]) continue;
                 Answers& answers = writes ? writes_ : reads_;
                 const int64_t row = number[writes];
-                if (row == answers.first + int64_t(answers.rows.size())) answers.rows.emplace_back();
+                if (row == answers.past()) answers.rows.emplace_back();
                 take(id, answers.at(row), writes ? late_[at_] : read_, row, slot++);
                 --budget, last = id;
             }
@@ -137,13 +135,11 @@ class BankedDram {
 
     // Rows whose last burst is served get a time, in order.
     void answer(Answers& answers, int64_t on_chip) {
-        const int64_t end = answers.first + int64_t(answers.rows.size());
-        answers.known = std::max(answers.known, answers.first);
-        for (; answers.known < end && !answers.at(answers.known).unserved; ++answers.known) {
+        const int64_t past = answers.past();
+        for (; answers.known < past && !answers.at(answers.known).unserved; ++answers.known) {
             Row& row = answers.at(answers.known);
             const int64_t cycle = row.cycle + chip_.latency - (on_chip - 1);
             row.cycle = answers.last = std::max(answers.last + 1, cycle);
-            row.answered = true;
             for (auto& [id, index] : row.ends) answers.done.push_back({row.cycle + 1, id, index});
         }
     }

@@ -20,6 +20,7 @@ enum Role : uint8_t { COMPUTE, ORDER, TRANSFER, MULTICAST, COLLECTIVE };  // sim
 
 struct Chip {  // sim.timing.ChipNumbers
     int64_t queue_depth, outstanding, latency, num, den, port;
+    int64_t granted(int64_t t) const { return num * t / den; }  // bursts before cycle t
 };
 
 // Where the bursts of a transfer are in DRAM, in the order in which they are asked for: pieces of
@@ -135,7 +136,7 @@ class Dram {
     int64_t whole_, base_ = 0;
     int pointer_ = 0;  // the id that is asked first
 
-    int64_t granted(int64_t t) const { return chip_.num * t / chip_.den; }
+    int64_t granted(int64_t t) const { return chip_.granted(t); }
     bool port_bound() const { return static_cast<int64_t>(active_.size()) * chip_.port <= whole_; }
     size_t first() const {  // index of the active requester that is asked first
         for (size_t i = 0; i < active_.size(); ++i)

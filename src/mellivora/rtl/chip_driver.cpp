@@ -1,5 +1,5 @@
-// Runs the chip's RTL beside a memory: `DramDevice`, over a fixed delay. What knows the design's names is generated
-// (`rtl.chip_names`): CORES, ENDS, BURST, PAD, ACCUMULATORS; `Design` with eval(clock), the words of
+// Runs the chip's RTL beside a memory: `DramDevice`, and a fixed delay. What knows the design's names
+// is generated (`rtl.chip_names`): CORES, ENDS, BURST, PAD, ACCUMULATORS; `Design` with eval(clock), the words of
 // its banks and a pointer to the bytes of each port, low byte first, as CXXRTL and Verilator keep them.
 //
 // One clock cycle: inputs in, let the logic settle, look at the outputs, then the edge.

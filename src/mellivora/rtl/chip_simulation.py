@@ -285,7 +285,7 @@ def chip_simulation(
     name = f"chip{'-wave' if wave else ''}{'-ecc' if ecc else ''}"
     folder = cache_dir() / "rtl"
     folder.mkdir(parents=True, exist_ok=True)
-    facts = (sources_hash(), test_bench(), spec.fingerprint(), version, *FLAGS)
+    facts = (sources_hash(), bench_source(), spec.fingerprint(), version, *FLAGS)
     note = folder / f"{name}-{digest(*facts)}.note"  # which library these sources make
     if not (note.exists() and (folder / note.read_text("utf-8")).exists()):
         with open(note.with_suffix(".lock"), "w") as lock:
@@ -298,7 +298,7 @@ def chip_simulation(
     return ChipSimulation(ctypes.CDLL(str(folder / note.read_text("utf-8"))), spec, ecc=ecc)
 
 
-def test_bench() -> str:
+def bench_source() -> str:
     """C++ that drives a design, behind its names (`chip_names`). DRAM is the timing machine's."""
     parts = SOURCES / "dram_device.hpp", Path(__file__).with_name("chip_driver.cpp")
     return "".join(part.read_text("utf-8") for part in parts)
@@ -325,7 +325,7 @@ def _build(
     text = chip_rtlil(chip, ecc=ecc)
     design = Chip(chip, ecc=ecc)
     design._MustUse__used = True  # asked for its names
-    driver = chip_names.cxxrtl(design, chip, wave=wave) + test_bench()
+    driver = chip_names.cxxrtl(design, chip, wave=wave) + bench_source()
     target = folder / f"{name}-{digest(text, driver, *tools)}.so"
     if target.exists():
         return target

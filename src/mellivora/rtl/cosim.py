@@ -10,6 +10,7 @@ far other engines had run, so of those the record alone is compared, and that no
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,13 +43,12 @@ from mellivora.rtl.fault_record import WATCHDOG_FAULT
 from mellivora.sim.expand import expand
 from mellivora.sim.functional import Machine
 from mellivora.sim.timing import MemoryDevice, simulate
+from mellivora.sim.walks import gathered
 from mellivora.spec import ChipSpec, load_chip
 from mellivora.spec.dram_timing import IDEAL, DramTiming
 
 Bytes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
-GATHERED_PAGES = 1 << 16
-"""Pages that the LOADXs of a core have together, at most."""
 WAVE_AROUND_CYCLES = 200
 """A wave of a difference begins so long before the instruction's start and ends after its end."""
 
@@ -143,12 +143,14 @@ def cosim(
     machine = Machine(spec, dram=dram.copy(), windows=windows)
     machine.load(code)
     fault: Fault | None = None
-    pages = np.zeros((spec.cores, GATHERED_PAGES if timing else 0), np.int64)
+    rows: list[Rows] = []
+    with contextlib.suppress(Fault):  # of CONTROL: the machine words it below
+        rows = _rows(code, values, spec)
+    pages = np.zeros((spec.cores, max(map(gathered, rows), default=0)), np.int64)
     try:
         machine.run(values, pages=pages)
     except Fault as error:
-        fault = error
-    rows = [] if fault else _rows(code, values, spec)
+        fault, rows = error, []
     device = MemoryDevice(timing, windows, list(pages)) if timing else None
     upsets = np.zeros((0, 4), np.int64)
     if flips and rows:

@@ -26,7 +26,7 @@ from pathlib import Path
 from mellivora.errors import HostError
 from mellivora.rtl import chip_names
 from mellivora.rtl.chip import Chip
-from mellivora.rtl.chip_simulation import ChipSimulation, test_bench
+from mellivora.rtl.chip_simulation import ChipSimulation, bench_source
 from mellivora.rtl.chip_text import chip_rtlil, top_name
 from mellivora.rtl.emit import verilog_of
 from mellivora.rtl.simulate import cache_dir, compile_failed, compiler
@@ -118,7 +118,7 @@ def verilated(
     design = Chip(spec, ecc=ecc)
     design._MustUse__used = True  # asked for its names; its text may be there
     text = text or verilog_of(chip_rtlil(spec, ecc=ecc), top_name(spec))
-    sources = text, chip_names.verilator(design, spec) + test_bench()
+    sources = text, chip_names.verilator(design, spec) + bench_source()
     facts = (*sources, _verilator("--version", cwd=".").stdout, version, *OPTIONS, *FLAGS)
     digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:24]
     target = cache_dir() / "rtl" / f"verilator-{digest}.so"

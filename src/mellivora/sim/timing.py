@@ -22,7 +22,6 @@ from mellivora.errors import UsageError
 from mellivora.isa.encoding import (
     CONTROL,
     ENGINES,
-    GATHER_PAGES,
     LOAD,
     R_GAP,
     R_OPCODE,
@@ -41,7 +40,7 @@ from mellivora.isa.latency import PORT_READ_CYCLES, PORT_WRITE_CYCLES, port_rows
 from mellivora.isa.state import Fault
 from mellivora.isa.table import BY_NAME, BY_OPCODE, COLLECTIVES, TABLE
 from mellivora.native.build import load
-from mellivora.sim.walks import walks
+from mellivora.sim.walks import gathered, walks
 
 if TYPE_CHECKING:
     from mellivora.sim.result import TimingResult
@@ -273,10 +272,9 @@ def _run(
     numbers = ChipNumbers.of(chip)
     if not device:
         return run_operations(operations, numbers)
-    pages = device.pages or [np.arange(GATHER_PAGES * len(rows)) for rows in rows_per_core]
+    pages = device.pages or [np.arange(gathered(rows)) for rows in rows_per_core]
     ways = [
-        walks(rows, chip, device.windows, table)
-        for rows, table in zip(rows_per_core, pages, strict=True)
+        walks(rows, device.windows, table) for rows, table in zip(rows_per_core, pages, strict=True)
     ]
     port = PortNumbers(chip.dram_burst_bytes, port_rows_in_flight(chip))
     return run_operations(operations, numbers, (device.timing, port, [way for way, _ in ways]))

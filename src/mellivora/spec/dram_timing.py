@@ -57,21 +57,15 @@ def dram_timing(chip: ChipSpec) -> DramTiming:
     """The device behind a chip's memory port: as many channels as its rate needs, each with an
     equal share of it. Raises SpecError MV0119 for a chip without DRAM, or with one too near."""
     tables = _tables()
-    if chip.dram_kind not in tables:
+    far_enough = chip.dram_latency_cycles >= LEAST_LATENCY_CYCLES
+    if chip.dram_kind not in tables or not far_enough:
+        kinds = ", ".join(name for name in tables if name != "policy")
         raise SpecError(
             "MV0119",
             "the chip has no DRAM whose banks could be timed",
             where=f"chip {chip.name}",
-            given=f"dram_kind {chip.dram_kind}",
-            allowed=", ".join(name for name in tables if name != "policy"),
-        )
-    if chip.dram_latency_cycles < LEAST_LATENCY_CYCLES:
-        raise SpecError(
-            "MV0119",
-            "the chip has no DRAM whose banks could be timed",
-            where=f"chip {chip.name}",
-            given=f"dram_latency_cycles {chip.dram_latency_cycles}",
-            allowed=f"{LEAST_LATENCY_CYCLES} or more",
+            given=f"dram_kind {chip.dram_kind}, dram_latency_cycles {chip.dram_latency_cycles}",
+            allowed=f"{kinds}; {LEAST_LATENCY_CYCLES} cycles or more",
         )
     kind, policy = tables[chip.dram_kind], tables["policy"]
     channels = max(1, round(chip.dram_gbps / kind["channel_gbps"]))
