@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from mellivora.errors import HostError
-from mellivora.rtl import Primitive, simulate
+from mellivora.rtl import Primitive, host, objects, simulate
 from mellivora.rtl.pipeline import register
 
 
@@ -55,20 +55,20 @@ def test_the_cache_is_used_and_named_by_content(tmp_path, monkeypatch):
     monkeypatch.setenv("MELLIVORA_CACHE", str(tmp_path))
     simulate.build(Counter())
     (first,) = (tmp_path / "rtl").glob("*.so")
-    monkeypatch.setattr(simulate, "_compile", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(objects, "_run", lambda *_: pytest.fail("compiled again"))
     simulate.build(Counter())
     assert list((tmp_path / "rtl").glob("*.so")) == [first]
 
 
 def test_errors_say_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("MELLIVORA_CACHE", str(tmp_path))
-    monkeypatch.setattr(simulate, "FLAGS", ("-no-such-flag",))
+    monkeypatch.setattr(objects, "FLAGS", ("-no-such-flag",))
     with pytest.raises(HostError, match="MV0922"):
         simulate.build(Counter())
     assert not list((tmp_path / "rtl").glob("*.so"))
-    simulate.compiler.cache_clear()
+    host.compiler.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(HostError, match="MV0921"):
         simulate.build(Counter())
-    simulate.compiler.cache_clear()
+    host.compiler.cache_clear()

@@ -1,6 +1,6 @@
 // Runs a VectorEngine on operations one after the other, with memories as the contract has them:
 // data READ_CYCLES after the address, a write seen by addresses WRITE_CYCLES later.
-#include "design.cc"
+#include "design.hpp"
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -24,7 +24,7 @@ struct Write { uint32_t address; std::vector<uint8_t> data; std::vector<bool> ma
 
 // op: op_words a row. times: start and end cycle of each. Returns the cycles run; stops after
 // `limit` cycles, or when an operation faults: fault has its cause, pc, sequence and cycle.
-extern "C" long run_vector(long count, const uint32_t *ops, long op_words, uint8_t *scratchpad,
+extern "C" __attribute__((visibility("default"))) long run_vector(long count, const uint32_t *ops, long op_words, uint8_t *scratchpad,
                            uint32_t scratchpad_bytes, uint8_t *accumulators,
                            uint32_t accumulator_bytes, long limit, const int32_t *gaps,
                            int64_t *times, int64_t *fault, int64_t *writes) {
@@ -55,8 +55,7 @@ extern "C" long run_vector(long count, const uint32_t *ops, long op_words, uint8
         bool start = ready && next < count && wait-- <= 0;
         std::memcpy(words(top.p_op), ops + (next < count ? next : 0) * op_words, 4 * op_words);
         top.p_start.set<bool>(start);
-        top.p_clk.set<bool>(false);
-        top.step();
+        settle(top);
         if (start) {
             times[2 * next++] = cycle;
             wait = next < count ? gaps[next] : 0;
@@ -90,8 +89,8 @@ extern "C" long run_vector(long count, const uint32_t *ops, long op_words, uint8
             }
             pending[kWriteCycles - 1].push_back(write);
         }
-        top.p_clk.set<bool>(true);
-        top.step();
+        clock_edge(top);
+        settle(top);
     }
     for (auto &later : pending)
         for (auto &write : later)

@@ -15,7 +15,7 @@ from mellivora.isa.encoding import R_CONFIG, R_OPCODE, R_SLOT, RESOLVED_FIELDS, 
 from mellivora.isa.footprint import footprint
 from mellivora.isa.state import Core, Fault
 from mellivora.isa.table import BY_NAME, BY_OPCODE
-from mellivora.rtl import simulate
+from mellivora.rtl import host, simulate
 from mellivora.rtl.emit import rtlil
 from mellivora.rtl.interfaces import FAULT, OPERATION
 from mellivora.rtl.operand_select import d_bytes
@@ -93,12 +93,11 @@ def library(chip: ChipSpec) -> ctypes.CDLL:
         driver = driver.replace("{" + name + "}", "{" + text + "}")
         driver = driver.replace(f"::{name} ", f"::{text} ").replace(f"({name} ", f"({text} ")
     text = rtlil(engine)
-    compiler, version = simulate.compiler()
-    digest = hashlib.sha256("\0".join((text, driver, version)).encode()).hexdigest()[:24]
-    target = simulate.cache_dir() / "rtl" / f"{engine.module_name}-{digest}.so"
+    digest = hashlib.sha256("\0".join((text, driver, host.compiler()[1])).encode()).hexdigest()[:24]
+    target = host.cache_dir() / "rtl" / f"{engine.module_name}-{digest}.so"
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
-        simulate._compile(compiler, text, driver, target)
+        simulate.make_library(text, driver, target)
     loaded = ctypes.CDLL(str(target))
     loaded.run_vector.restype = ctypes.c_long
     return loaded

@@ -332,7 +332,7 @@ class Bench {
 
 }  // namespace
 
-extern "C" void chip_run(const Setup* setup) {
+extern "C" __attribute__((visibility("default"))) void chip_run(const Setup* setup) {
     Bench bench(*setup);
     bench.run();
 }

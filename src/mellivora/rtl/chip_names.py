@@ -59,19 +59,13 @@ class _Names:
 
 def cxxrtl(design: Any, chip: ChipSpec, *, wave: bool) -> str:
     """What stands before chip_driver.cpp; for `write_cxxrtl` and modules that sleep."""
-    head = ['#include "design.cc"']
+    head = ['#include "design.hpp"']
     head += ["#define WAVE", "#include <cxxrtl/cxxrtl_vcd.h>"] if wave else []
     head += [
         "template<size_t N> uint8_t* low(cxxrtl::value<N>& v) { return (uint8_t*)v.data; }",
         "template<size_t N> uint8_t* low(cxxrtl::wire<N>& w) { return (uint8_t*)w.curr.data; }",
     ]
-    # A settled design, then the edge; what follows the edge settles with the next cycle's inputs.
-    edge = "cxxrtl_design::mellivora_edge"
-    evaluate = (
-        f"if (clock) {{ {edge} = true; top.eval(); top.commit(); {edge} = false; return; }}"
-        " for (bool converged = false; !converged;) {"
-        " converged = top.eval(); if (!top.commit()) break; }"
-    )
+    evaluate = "if (clock) clock_edge(top); else settle(top);"
     words, wake = {}, {}
     for memory, core, bank in _banks(design, chip):
         cells = [f"cell_{mangle(cell)}" for cell in (f"core_{core}", memory, f"bank_{bank}")]

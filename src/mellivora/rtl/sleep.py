@@ -4,8 +4,8 @@ CXXRTL evaluates every module several times a cycle. `asleep(text)` wraps each m
 commit: with the inputs of the last time, a module that has settled is skipped between edges; and
 one whose registers did not move at an edge is skipped at the next edge too. That is exact: the same
 inputs and the same state give the same outputs. Engines at rest, and all in them, then cost a
-comparison of their inputs. Edges are told by `mellivora_edge`, which the driver sets, as a sleeping
-module does not see its clock.
+comparison of their inputs. Edges are told by `mellivora_edge` (declared by `rtl.objects`), as a
+sleeping module does not see its clock.
 """
 
 from __future__ import annotations
@@ -31,10 +31,7 @@ def asleep(text: str) -> str:
         r"bool \1::eval_awake(performer *performer) {",
         text,
     )
-    text = text.replace(_EDGE, "bool posedge_p_clk = mellivora_edge;")
-    head = "namespace cxxrtl_design {\n"
-    assert text.count(head) == 1
-    return text.replace(head, f"{head}\nstatic bool mellivora_edge = false;\n")
+    return text.replace(_EDGE, "bool posedge_p_clk = mellivora_edge;")
 
 
 def _module(name: str, body: str) -> str:

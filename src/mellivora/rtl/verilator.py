@@ -29,7 +29,7 @@ from mellivora.rtl.chip import Chip
 from mellivora.rtl.chip_simulation import ChipSimulation, bench_source
 from mellivora.rtl.chip_text import chip_rtlil, top_name
 from mellivora.rtl.emit import verilog_of
-from mellivora.rtl.simulate import cache_dir, compile_failed, compiler
+from mellivora.rtl.host import cache_dir, compile_failed, compiler
 from mellivora.spec import ChipSpec, load_chip
 
 # Modules that are placed often are C++ once only if they are not inlined: half the text, and a
