@@ -13,7 +13,6 @@ from mellivora.rtl import objects, simulate
 from mellivora.rtl.emit import rtlil, yosys
 from mellivora.rtl.pipeline import register
 from mellivora.rtl.sharing import share
-from mellivora.rtl.sleep import asleep
 
 
 class Adder(wiring.Component):
@@ -89,7 +88,7 @@ def parts(component) -> dict:
         f"read_rtlil <<rtlil\n{rtlil(component)}\nrtlil\n"
         f"hierarchy -check -top {component.module_name}\nwrite_cxxrtl -g0 -noflatten"
     )
-    return objects._parts(asleep(text))
+    return objects._parts(text)
 
 
 def test_a_module_has_the_same_text_wherever_it_stands():

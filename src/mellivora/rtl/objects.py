@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mellivora.rtl.host import cache_dir, compile_failed, compiler
-from mellivora.rtl.sleep import asleep
+from mellivora.rtl.sleep import asleep, told_edges
 
 FLAGS = (
     *("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w"),
@@ -38,8 +38,9 @@ _PRELUDE = "#include <cxxrtl/cxxrtl.h>\nusing namespace cxxrtl_yosys;\n"
 _NAMESPACE = re.compile(
     r"(?s)^namespace cxxrtl_design \{\n(.*)^\} // namespace cxxrtl_design", re.M
 )
-_STRUCT = re.compile(r"(?ms)^struct (p_\w+) : public module \{\n.*?^\}; // struct \1\n")
-_CELL = re.compile(r"(?m)^\t(p_\w+) cell_")
+_PRELUDED = '#include "prelude.hpp"\n'
+_STRUCT = re.compile(r"(?ms)^struct ((?:bb_)?p_\w+) : public module \{\n.*?^\}; // struct \1\n")
+_CELL = re.compile(r"(?m)^\t(?:std::unique_ptr<)?((?:bb_)?p_\w+)>? cell_")
 _COMMIT = re.compile(
     r"(?ms)^\ttemplate<class ObserverT>\n\tbool commit\(ObserverT &observer\) (\{\n.*?^\t\}\n)\n"
     r"\tbool commit\(\) override \{\n"
@@ -52,12 +53,14 @@ _CLOCK = """
 namespace cxxrtl_design {
 bool mellivora_edge = false;
 template<class Top> void settle(Top& top) {
+    top.p_clk.template set<bool>(false);
     for (bool settled = false; !settled;) {
         settled = top.eval();
         if (!top.commit()) break;
     }
 }
 template<class Top> void clock_edge(Top& top) {
+    top.p_clk.template set<bool>(true);
     mellivora_edge = true;
     top.eval();
     top.commit();
@@ -65,26 +68,16 @@ template<class Top> void clock_edge(Top& top) {
 }
 }
 """
-_CLOCK_OF_MODELS = """
-namespace cxxrtl_design {
-template<class Top> void settle(Top& top) {
-    top.p_clk.template set<bool>(false);
-    top.step();
-}
-template<class Top> void clock_edge(Top& top) {
-    top.p_clk.template set<bool>(true);
-    top.step();
-}
-}
-"""
 
 
 class _Part(NamedTuple):
-    """A module: its struct, its functions, and the modules in it."""
+    """A module: its struct, its functions, the modules in it, and whether a model is among them, or
+    in one of them: models have state that `asleep` does not know of."""
 
     struct: str
     functions: str
     cells: frozenset[str]
+    around_models: bool
 
 
 def library(code: str, driver: str, target: Path, *, where: str, models: str = "") -> None:
@@ -92,21 +85,16 @@ def library(code: str, driver: str, target: Path, *, where: str, models: str = "
 
     code: what `write_cxxrtl -noflatten` gave. driver: C++ that includes "design.hpp", which has the
     design and `settle(top)` and `clock_edge(top)`; exported functions are marked as visible.
-    models: C++ of its black boxes. Modules sleep (`rtl.sleep`) unless there are such.
+    models: C++ of its black boxes.
     """
     folder = _prelude()
-    if models:  # state that `asleep` does not know of
-        header, texts = f"{code}{_CLOCK_OF_MODELS}{models}", []
-    else:
-        parts = _parts(asleep(code))
-        groups = _groups(parts)
-        header = f'#include "prelude.hpp"\n{_design(parts, parts)}{_CLOCK}'
-        if len(groups) == 1:  # a small design is compiled with its driver
-            header += _functions(parts, groups.pop())
-        texts = [
-            f'#include "prelude.hpp"\n{_design(parts, group)}{_functions(parts, group)}'
-            for group in groups
-        ]
+    parts = _parts(code)
+    groups = _groups([name for name in parts if not parts[name].around_models], parts)
+    with_driver = [name for name in parts if parts[name].around_models]
+    if len(groups) == 1:  # a small design is compiled with its driver
+        with_driver += groups.pop()
+    header = f"{_PRELUDED}{_design(parts, parts)}{_CLOCK}{_functions(parts, with_driver)}{models}"
+    texts = [f"{_PRELUDED}{_design(parts, group)}{_functions(parts, group)}" for group in groups]
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as place:
         (Path(place) / "design.hpp").write_text(header, "utf-8")
         (Path(place) / "driver.cc").write_text(driver, "utf-8")
@@ -126,21 +114,28 @@ def _parts(code: str) -> dict[str, _Part]:
     assert body
     structs = list(_STRUCT.finditer(body[1]))
     ends = [found.start() for found in structs[1:]] + [len(body[1])]
-    parts = {}
+    parts: dict[str, _Part] = {}
     for found, end in zip(structs, ends, strict=True):
-        commit = _COMMIT.search(found[0])
-        assert commit, found[1]
-        struct = found[0].replace(
+        name, struct, functions = found[1], found[0], body[1][found.end() : end]
+        cells = frozenset(_CELL.findall(struct))
+        if name.startswith("bb_"):  # all of it is in the struct
+            parts[name] = _Part(struct, "", cells, True)
+            continue
+        around_models = any(parts[cell].around_models for cell in cells)
+        if not around_models:
+            struct, functions = asleep(name, struct, functions)
+        commit = _COMMIT.search(struct)
+        assert commit, name
+        struct = struct.replace(
             commit[0], "\tbool commit(cxxrtl::observer &observer);\n\tbool commit() override;\n"
         )
         functions = (
-            f"{body[1][found.end() : end]}"
-            f"bool {found[1]}::commit(cxxrtl::observer &observer) {commit[1]}"
-            f"bool {found[1]}::commit() {{\n\tcxxrtl::observer observer;\n"
+            f"{told_edges(functions)}"
+            f"bool {name}::commit(cxxrtl::observer &observer) {commit[1]}"
+            f"bool {name}::commit() {{\n\tcxxrtl::observer observer;\n"
             "\treturn commit(observer);\n}\n"
         )
-        struct, functions = _renumbered(struct, functions)
-        parts[found[1]] = _Part(struct, functions, frozenset(_CELL.findall(struct)))
+        parts[name] = _Part(*_renumbered(struct, functions), cells, around_models)
     return parts
 
 
@@ -154,11 +149,11 @@ def _renumbered(*texts: str) -> Iterator[str]:
     return (_NUMBERED.sub(name, _COMMENT.sub("", text)) for text in texts)
 
 
-def _groups(parts: dict[str, _Part]) -> list[list[str]]:
+def _groups(names: list[str], parts: dict[str, _Part]) -> list[list[str]]:
     """Of modules compiled together: large ones alone, longest first, and all small ones."""
-    names = sorted(parts, key=lambda name: -len(parts[name].functions))
-    large = [name for name in names if len(parts[name].functions) >= OWN_OBJECT_CHARS]
-    small = [name for name in parts if name not in set(large)]
+    longest = sorted(names, key=lambda name: -len(parts[name].functions))
+    large = [name for name in longest if len(parts[name].functions) >= OWN_OBJECT_CHARS]
+    small = [name for name in names if name not in set(large)]
     return [[name] for name in large] + ([small] if small else [])
 
 

@@ -1,18 +1,17 @@
 """CXXRTL code in which a module that cannot change is not evaluated.
 
-CXXRTL evaluates every module several times a cycle. `asleep(text)` wraps each module's eval and
-commit: with the inputs of the last time, a module that has settled is skipped between edges; and
-one whose registers did not move at an edge is skipped at the next edge too. That is exact: the same
-inputs and the same state give the same outputs. Engines at rest, and all in them, then cost a
-comparison of their inputs. Edges are told by `mellivora_edge` (declared by `rtl.objects`), as a
-sleeping module does not see its clock.
+CXXRTL evaluates every module several times a cycle. `asleep` wraps a module's eval and commit: with
+the inputs of the last time, a module that has settled is skipped between edges; and one whose
+registers did not move at an edge is skipped at the next edge too. That is exact: the same inputs
+and the same state give the same outputs. Engines at rest, and all in them, then cost a comparison
+of their inputs. Edges are told by `mellivora_edge` (declared by `rtl.objects`), as a sleeping
+module does not see its clock.
 """
 
 from __future__ import annotations
 
 import re
 
-_STRUCT = re.compile(r"(?ms)^struct (p_\w+) : public module \{\n(.*?)^\}; // struct \1\n")
 _INPUT = re.compile(r"(?m)^\t/\*input\*/ value<\d+> (p_\w+);")
 _EVAL = "\tbool eval(performer *performer = nullptr) override;\n"
 _COMMIT = re.compile(
@@ -23,18 +22,23 @@ _EDGE = "bool posedge_p_clk = this->posedge_p_clk();"
 _RETURN = "\t\treturn changed;\n"
 
 
-def asleep(text: str) -> str:
-    """The text of `write_cxxrtl -noflatten`, with modules that sleep."""
-    text = _STRUCT.sub(lambda found: _module(found[1], found[2]), text)
-    text = re.sub(
-        r"(?m)^bool (p_\w+)::eval\(performer \*performer\) \{",
-        r"bool \1::eval_awake(performer *performer) {",
-        text,
-    )
-    return text.replace(_EDGE, "bool posedge_p_clk = mellivora_edge;")
+def asleep(name: str, struct: str, functions: str) -> tuple[str, str]:
+    """A module of `write_cxxrtl -noflatten`, its struct and its functions, as one that sleeps."""
+    opens, closes = f"struct {name} : public module {{\n", f"}}; // struct {name}\n"
+    body = struct.removeprefix(opens).removesuffix(closes)
+    assert len(body) + len(opens) + len(closes) == len(struct), name
+    evaluate = f"bool {name}::eval%s(performer *performer) {{"
+    assert functions.count(evaluate % "") == 1, name
+    functions = functions.replace(evaluate % "", evaluate % "_awake")
+    return f"{opens}{_sleeping(name, body)}{closes}", functions
 
 
-def _module(name: str, body: str) -> str:
+def told_edges(functions: str) -> str:
+    """Functions of a module, asleep or not, that learn of edges by `mellivora_edge`."""
+    return functions.replace(_EDGE, "bool posedge_p_clk = mellivora_edge;")
+
+
+def _sleeping(name: str, body: str) -> str:
     inputs = [port for port in _INPUT.findall(body) if port != "p_clk"]
     assert body.count(_EVAL) == 1, name
     assert len(_COMMIT.findall(body)) == 1, name
@@ -62,5 +66,4 @@ def _module(name: str, body: str) -> str:
         "\t\tif (changed) settled = quiet = false;\n"
         "\t\telse if (was_edge) quiet = true;\n\t\telse settled = true;\n"
     )
-    body = body[: head.end()] + wake + body[head.end() : at] + rest + body[at:]
-    return f"struct {name} : public module {{\n{body}}}; // struct {name}\n"
+    return body[: head.end()] + wake + body[head.end() : at] + rest + body[at:]
