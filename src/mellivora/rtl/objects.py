@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from mellivora.rtl.host import cache_dir, compile_failed, compiler
 from mellivora.rtl.sleep import asleep, told_edges
+from mellivora.rtl.write_masks import SPREAD, cheap_writes
 
 FLAGS = (
     *("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w"),
@@ -34,7 +35,7 @@ FLAGS = (
 OWN_OBJECT_CHARS = 6000
 """A module whose functions are shorter shares its object with others of the design."""
 
-_PRELUDE = "#include <cxxrtl/cxxrtl.h>\nusing namespace cxxrtl_yosys;\n"
+_PRELUDE = f"#include <cxxrtl/cxxrtl.h>\nusing namespace cxxrtl_yosys;\n{SPREAD}"
 _NAMESPACE = re.compile(
     r"(?s)^namespace cxxrtl_design \{\n(.*)^\} // namespace cxxrtl_design", re.M
 )
@@ -130,7 +131,7 @@ def _parts(code: str) -> dict[str, _Part]:
             commit[0], "\tbool commit(cxxrtl::observer &observer);\n\tbool commit() override;\n"
         )
         functions = (
-            f"{told_edges(functions)}"
+            f"{told_edges(cheap_writes(struct, functions))}"
             f"bool {name}::commit(cxxrtl::observer &observer) {commit[1]}"
             f"bool {name}::commit() {{\n\tcxxrtl::observer observer;\n"
             "\treturn commit(observer);\n}\n"
@@ -199,7 +200,8 @@ def _prelude() -> Path:
     """The folder of objects of this compiler, these flags and this runtime of CXXRTL; the runtime's
     header is compiled before all that need it, which halves what a small module takes."""
     header = (_runtime() / "cxxrtl/cxxrtl.h").read_bytes()
-    digest = hashlib.sha256("\0".join((compiler()[1], *FLAGS)).encode() + header).hexdigest()[:16]
+    facts = "\0".join((compiler()[1], _PRELUDE, *FLAGS))
+    digest = hashlib.sha256(facts.encode() + header).hexdigest()[:16]
     folder = cache_dir() / "rtl" / f"objects-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
     ready = folder / "prelude.hpp.gch"
