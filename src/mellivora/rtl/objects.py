@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mellivora.rtl.host import cache_dir, compile_failed, compiler
+from mellivora.rtl.joins import JOIN, joined
 from mellivora.rtl.sleep import asleep, told_edges
 from mellivora.rtl.write_masks import SPREAD, cheap_writes
 
@@ -35,7 +36,7 @@ FLAGS = (
 OWN_OBJECT_CHARS = 6000
 """A module whose functions are shorter shares its object with others of the design."""
 
-_PRELUDE = f"#include <cxxrtl/cxxrtl.h>\nusing namespace cxxrtl_yosys;\n{SPREAD}"
+_PRELUDE = f"#include <cxxrtl/cxxrtl.h>\nusing namespace cxxrtl_yosys;\n{SPREAD}{JOIN}"
 _NAMESPACE = re.compile(
     r"(?s)^namespace cxxrtl_design \{\n(.*)^\} // namespace cxxrtl_design", re.M
 )
@@ -131,7 +132,7 @@ def _parts(code: str) -> dict[str, _Part]:
             commit[0], "\tbool commit(cxxrtl::observer &observer);\n\tbool commit() override;\n"
         )
         functions = (
-            f"{told_edges(cheap_writes(struct, functions))}"
+            f"{joined(told_edges(cheap_writes(struct, functions)))}"
             f"bool {name}::commit(cxxrtl::observer &observer) {commit[1]}"
             f"bool {name}::commit() {{\n\tcxxrtl::observer observer;\n"
             "\treturn commit(observer);\n}\n"
