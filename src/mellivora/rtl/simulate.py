@@ -12,7 +12,6 @@ The library lies in the cache under the hash of all that made it, so a stale one
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy.typing as npt
 
 from mellivora.rtl import objects
 from mellivora.rtl.emit import rtlil, yosys
-from mellivora.rtl.host import cache_dir, compiler
+from mellivora.rtl.host import cache_dir, compiler, locked
 from mellivora.rtl.memory_model import BYTE_MEMORY
 
 Words = npt.NDArray[np.uint32]
@@ -107,8 +106,7 @@ def build(component: Any) -> Simulation:
     target = cache_dir() / "rtl" / f"{component.module_name}-{digest}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with open(target.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one compiles, the rest wait
+        with locked(target):
             if not target.exists():
                 make_library(text, driver, target, models=black_boxes)
     return Simulation(ctypes.CDLL(str(target)), inputs, outputs)

@@ -13,7 +13,6 @@ looked for on the machine's own path.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import hashlib
 import os
 import re
@@ -29,7 +28,7 @@ from mellivora.rtl.chip import Chip
 from mellivora.rtl.chip_simulation import ChipSimulation, bench_source
 from mellivora.rtl.chip_text import chip_rtlil, top_name
 from mellivora.rtl.emit import verilog_of
-from mellivora.rtl.host import cache_dir, compile_failed, compiler
+from mellivora.rtl.host import cache_dir, compile_failed, compiler, locked
 from mellivora.spec import ChipSpec, load_chip
 
 # Modules that are placed often are C++ once only if they are not inlined: half the text, and a
@@ -124,8 +123,7 @@ def verilated(
     target = cache_dir() / "rtl" / f"verilator-{digest}.so"
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
-        with open(target.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one builds, the rest wait
+        with locked(target):
             if not target.exists():
                 _build(path, design.module_name, sources, target)
     return ChipSimulation(ctypes.CDLL(str(target)), spec, ecc=ecc)
