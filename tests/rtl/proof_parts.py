@@ -50,10 +50,11 @@ class Line:
     """Counts those that stand between `joins` and `leaves`; with `follow` the one that joins is
     followed: `due` until it has left, `before` of the others leave before it.
 
-    leaves: how many do in this cycle. leaving: it is one of them.
+    joins, leaves: how many do in this cycle; index: the followed one joins after so many of these.
+    leaving: it is one of those that leave.
     """
 
-    def __init__(self, m: Module, name, most, *, joins, leaves, follow):
+    def __init__(self, m: Module, name, most, *, joins, leaves, follow, index=0):
         self.count = Signal(range(most + 2), name=f"{name}_count")
         self.before = Signal(range(most + 2), name=f"{name}_before")
         self.due = Signal(name=f"{name}_due")
@@ -62,7 +63,7 @@ class Line:
         self.behind = self.count - self.before
         m.d.sync += self.count.eq(self.count + joins - leaves)
         with m.If(follow):
-            m.d.sync += [self.due.eq(1), self.before.eq(self.count - leaves)]
+            m.d.sync += [self.due.eq(1), self.before.eq(self.count - leaves + index)]
         with m.Elif(self.due):
             m.d.sync += [self.due.eq(self.before >= leaves), self.before.eq(self.before - leaves)]
 
