@@ -187,6 +187,9 @@ def main() -> int:
         "--count", action="store_true", help="places alone: synthesise nothing that is not cached"
     )
     parser.add_argument(
+        "--missing", action="store_true", help="only modules that the table has no row of"
+    )
+    parser.add_argument(
         "--clock-ps", type=float, default=synth.CLOCK_PS, metavar="PS", help="aim (default: 1000)"
     )
     parser.add_argument(
@@ -210,6 +213,9 @@ def _measure_all(liberty: Path, name: str, args: argparse.Namespace) -> dict[str
     clock_ps, recipes = args.clock_ps, args.recipe or RECIPES
     rows: dict[str, Module] = {}
     modules = {m.name: m for ms in places(load_chip(name)).values() for m, _ in ms}
+    if args.missing:
+        there = tomllib.loads(TABLE.read_text("utf-8"))["modules"].get(liberty.name.split(".")[0])
+        modules = {name: part for name, part in modules.items() if name not in (there or {})}
     for module, part in sorted(modules.items(), key=lambda m: len(m[1].text)):
         started = time.perf_counter()
         if args.count and not kept(part, liberty, clock_ps, recipes).exists():

@@ -7,7 +7,7 @@ from amaranth.hdl import Array, Assert, Assume, Cat, Fragment, Module, Mux, Sign
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from tests.rtl.dma_streams import chip_of
-from tests.rtl.proof_parts import Line, inputs_of, join_inputs, mutated
+from tests.rtl.proof_parts import Line, at_most_one, inputs_of, join_inputs, mutated
 
 from mellivora.rtl import memory_master, memory_port
 from mellivora.rtl.proofs import registers
@@ -141,7 +141,7 @@ class PortProof(wiring.Component):
                 m.d.comb += Assert(sum(places) == (link.grant > k))
         for s in self.slots:
             round_ = self.rounds[s]
-            m.d.comb += Assert(~takers[s].any() | (round_.any() & ((round_ & (round_ - 1)) == 0)))
+            m.d.comb += Assert(~takers[s].any() | (round_.any() & at_most_one(round_)))
 
     def _answered_together(self, m, rows, mates, letter):
         """What was granted in one cycle waits for the last of its answers, and for nothing else."""

@@ -46,6 +46,11 @@ def join_inputs(m: Module, specification, component):
         m.d.comb += value.eq(Value.cast(getattr(specification, name)))
 
 
+def at_most_one(bits):
+    """Whether no two of them are set."""
+    return (bits & (bits - 1)) == 0
+
+
 class Line:
     """Counts those that stand between `joins` and `leaves`; with `follow` the one that joins is
     followed: `due` until it has left, `before` of the others leave before it.

@@ -4,7 +4,7 @@ import pytest
 from amaranth.hdl import Assert, Assume, Cat, Cover, Fragment, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from tests.rtl.proof_chips import SMALL, narrow_issue
-from tests.rtl.proof_parts import first_two, inputs_of, join_inputs, mutated
+from tests.rtl.proof_parts import at_most_one, first_two, inputs_of, join_inputs, mutated
 
 from mellivora.isa.table import DMA_CONFIG, DMA_SLOTS
 from mellivora.rtl import dma_issue
@@ -112,7 +112,7 @@ class Issue(wiring.Component):
         held |= {"empty": empty, "negative": negative}
         held |= {f"d{k + 1}": stride for k, stride in enumerate(strides["far"])}
         held |= {f"p{k + 1}": stride for k, stride in enumerate(strides["near"])}
-        m.d.comb += [Assert((step & (step - 1)) == 0), Assert(issue.busy == step.any())]
+        m.d.comb += [Assert(at_most_one(step)), Assert(issue.busy == step.any())]
         with m.If(issue.busy):
             m.d.comb += [Assert(state[name] == value) for name, value in held.items()]
         for k, count in enumerate(counts):

@@ -4,7 +4,7 @@ import pytest
 from amaranth.hdl import Assert, Assume, Cat, Cover, Mux, Signal
 from amaranth.lib import data
 from tests.rtl.port_proofs import ONE, TWO, UNEVEN, WIDE, PortProof, faulty, sum_of
-from tests.rtl.proof_parts import FifoInside, Line, first_two
+from tests.rtl.proof_parts import FifoInside, Line, at_most_one, first_two
 
 from mellivora.rtl.dma_walker import burst_bits
 from mellivora.rtl.proofs import part, prove, reached
@@ -64,9 +64,7 @@ class Reads(PortProof):
             m.d.comb += [
                 # An answer is one to a request that was accepted in an earlier cycle.
                 Assume(~self.port.axi[s].rvalid | (answers[s].count > requests[s].count)),
-                Assert(
-                    Mux(joint, takers[s].all() | ~granted[s], (takers[s] & (takers[s] - 1)) == 0)
-                ),
+                Assert(Mux(joint, takers[s].all() | ~granted[s], at_most_one(takers[s]))),
                 Assert(~granted[s] | ~self.writers[s].any()),
             ]
         m.d.comb += [

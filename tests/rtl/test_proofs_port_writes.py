@@ -4,7 +4,7 @@ import pytest
 from amaranth.hdl import Assert, Assume, Cat, Cover, Signal
 from amaranth.lib import data
 from tests.rtl.port_proofs import ONE, TWO, UNEVEN, WIDE, PortProof, faulty, sum_of
-from tests.rtl.proof_parts import FifoInside, Line, first_two
+from tests.rtl.proof_parts import FifoInside, Line, at_most_one, first_two
 
 from mellivora.rtl.dma_walker import burst_bits
 from mellivora.rtl.memory_link import STORE_DATA_CYCLES
@@ -81,7 +81,7 @@ class Writes(PortProof):
             m.d.comb += [
                 # An answer is to a write whose address and data were accepted in earlier cycles.
                 Assume(~self.port.axi[s].bvalid | accepted),
-                Assert((takers[s] & (takers[s] - 1)) == 0),
+                Assert(at_most_one(takers[s])),
             ]
         on_way = sum(awaited[self.mine])
         m.d.comb += [
@@ -128,8 +128,8 @@ class Writes(PortProof):
         for takers, round_, there in zip(late, rounds, awaited, strict=True):
             m.d.comb += [
                 Assert(takers.any() == there),
-                Assert((takers & (takers - 1)) == 0),
-                Assert((round_ & (round_ - 1)) == 0),
+                Assert(at_most_one(takers)),
+                Assert(at_most_one(round_)),
                 Assert(round_.any() | ~there),
             ]
         if s == self.mine:
@@ -166,7 +166,7 @@ class Writes(PortProof):
                 m.d.comb += Assert((answers.behind > line.count) & ~age.any())
         m.d.comb += [
             Assert((age & ~awaited) == 0),
-            Assert((age & (age - 1)) == 0),
+            Assert(at_most_one(age)),
             Assert(answers.due | ~age.any()),
         ]
         names = ["write_burst_late", "write_burst_late_2", "write_burst_late_3"]
@@ -193,8 +193,8 @@ class Writes(PortProof):
         with m.If(rows.due):
             m.d.comb += [
                 Assert(rows.before < rows.count),
-                Assert(core.any() & ((core & (core - 1)) == 0)),
-                Assert(place.any() & ((place & (place - 1)) == 0)),
+                Assert(core.any() & at_most_one(core)),
+                Assert(place.any() & at_most_one(place)),
                 Assert(word.slots == mates),
                 Assert(mates[self.mine]),
                 Assert(answers.before == sum_of(self.sums, rows.before)),
