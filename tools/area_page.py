@@ -35,7 +35,7 @@ makes anew:
 
 ```sh
 python tools/area.py --write --liberty asap7_rvt_tt_full_slim.lib.gz
-python tools/area.py --write --liberty ihp_sg13g2_typ_slim.lib.gz --clock-ps 5000 --chip nano
+python tools/area.py --write --liberty ihp_sg13g2_typ_slim.lib.gz --clock-ps 5000
 ```
 
 Every distinct module of a core is mapped once ([synthesis](synthesis.md)), with the modules that it
