@@ -234,11 +234,11 @@ FAULTS = {
 }
 WIDE_FAULTS = {
     "two are done as one": ("done[core].eq(store.grant)", "done[core].eq(store.grant.any())"),
+    "answers not awaited": ("routes.r_rdy & used[s] & others", "routes.r_rdy & used[s]"),
     "data of the first fragment": (
         "self._chosen(late, late_round, self.beats)",
         "self._chosen(late, late_round | 1, self.beats)",
     ),
-    "answers not awaited": ("routes.r_rdy & used[s] & others", "routes.r_rdy & used[s]"),
     "one last for two": ("sum(lasts[1:], lasts[0])", "Cat(lasts).any()"),
 }
 
