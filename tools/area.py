@@ -150,7 +150,7 @@ def write_table(liberty: Path, chip: str, rows: dict[str, Module], where: Path =
     }
     if rows:
         library = read_library(liberty)
-        name = liberty.name.split(".")[0]
+        name = library_name(liberty)
         tree["libraries"][name] = {
             "corner": library.corner,
             "tool": f"{tool_version()} ({tool_package()})",
@@ -170,6 +170,11 @@ def total(modules: list[tuple[Part, int]]) -> Counter[str]:
     for module, count in modules:
         found[module.name] += count
     return found
+
+
+def library_name(liberty: Path) -> str:
+    """As the table has it."""
+    return liberty.name.split(".")[0]
 
 
 def flip_flop_um2(liberty: Path) -> float:
@@ -214,15 +219,15 @@ def _measure_all(liberty: Path, name: str, args: argparse.Namespace) -> dict[str
     rows: dict[str, Module] = {}
     modules = {m.name: m for ms in places(load_chip(name)).values() for m, _ in ms}
     if args.missing:
-        there = tomllib.loads(TABLE.read_text("utf-8"))["modules"].get(liberty.name.split(".")[0])
-        modules = {name: part for name, part in modules.items() if name not in (there or {})}
+        there = tomllib.loads(TABLE.read_text("utf-8"))["modules"].get(library_name(liberty), {})
+        modules = {module: part for module, part in modules.items() if module not in there}
     for module, part in sorted(modules.items(), key=lambda m: len(m[1].text)):
         started = time.perf_counter()
         if args.count and not kept(part, liberty, clock_ps, recipes).exists():
             continue
         rows[module] = row = measure(part, liberty, clock_ps, recipes)
         print(
-            f"{liberty.name.split('.')[0]} {name} {len(rows)}/{len(modules)} {module}: "
+            f"{library_name(liberty)} {name} {len(rows)}/{len(modules)} {module}: "
             f"{row.area_um2:.1f} um2, {row.longest_path_ps:.0f} ps, "
             f"{row.memory_bits} bits, {time.perf_counter() - started:.0f} s",
             flush=True,

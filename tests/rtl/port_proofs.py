@@ -10,7 +10,7 @@ from tests.rtl.dma_streams import chip_of
 from tests.rtl.proof_parts import Line, at_most_one, inputs_of, join_inputs, mutated
 
 from mellivora.rtl import memory_master, memory_port
-from mellivora.rtl.proofs import registers
+from mellivora.rtl.proofs import prove, registers
 from mellivora.spec.dram_timing import LEAST_LATENCY_CYCLES
 
 FAST = {"dram_latency_cycles": LEAST_LATENCY_CYCLES, "dram_gbps": 16}
@@ -100,19 +100,20 @@ class PortProof(wiring.Component):
         self.routes = (reads, writes)[self.queue]
         self.slots = range(len(masters))
         self.rounds = [one.round for one in masters]
-        self.readers, self.writers = zip(*((one.readers, one.writers) for one in masters))
+        self.readers = [one.readers for one in masters]
+        self.writers = [one.writers for one in masters]
         self._specify(m, self.port.axi[self.mine])
         return m
 
-    def _lines(self, m, name, joins, leaves, follow):
-        """One for each master; what is followed stands in that of this one."""
+    def _lines(self, m, name, letters, joins, follow):
+        """One for each master, left as its channel takes; the followed stands in this one's."""
         return [
             Line(
                 m,
                 f"{name}_{s}",
                 self.most,
                 joins=joins[s],
-                leaves=leaves(axi),
+                leaves=getattr(axi, f"{letters}valid") & getattr(axi, f"{letters}ready"),
                 follow=follow if s == self.mine else 0,
             )
             for s, axi in enumerate(self.port.axi)
@@ -154,6 +155,13 @@ class PortProof(wiring.Component):
 def sum_of(bits, most):
     """Of the first `most`."""
     return sum(Mux(i < most, bit, 0) for i, bit in enumerate(bits))
+
+
+def any_master_finds(kind, mutant, depth):
+    """Whether following one master or the other of WIDE breaks an assertion from power-on."""
+    ports = (kind(mutant, WIDE, s, inside=False) for s in range(WIDE.dram_slots))
+    found = [prove(port, depth=depth, solver="bitwuzla") for port in ports]
+    return any(report and "Assert failed" in report for report in found)
 
 
 def faulty(*changes):
